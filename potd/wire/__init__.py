@@ -1,0 +1,1 @@
+"""Names, bytes, signatures and Merkle trees: everything that two nodes must agree on to the bit."""

@@ -1,0 +1,87 @@
+"""Batches, headers and the certificates over them: the chain as bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from potd.wire.codec import U32, U63, Size, encode, message
+from potd.wire.envelope import Attestation, Signed
+from potd.wire.ids import Digest, Key, digest
+from potd.wire.rounds import VALIDATORS_MAX, Evaluation, Seal, Update
+
+BATCH_BYTES_MAX = 768 * 1024
+
+Record = Signed | Seal | Update | Evaluation  # a Signed record is an operation
+
+
+@message(50)
+@dataclass(frozen=True)
+class Batch:
+    """What one sequence number orders. Names no parent; an empty one is the null request."""
+
+    records: Annotated[tuple[Signed | Seal | Update | Evaluation, ...], Size(0, 4096)]
+
+
+NULL = Batch(())
+
+
+def batch_digest(batch: Batch) -> Digest:
+    return digest("batch", encode(batch))
+
+
+@message(51)
+@dataclass(frozen=True)
+class Receipt:
+    """What became of a record, the same on every replica. An empty reason means that it was applied."""
+
+    record: Digest
+    reason: Annotated[str, Size(0, 256)]
+
+
+@message(52)
+@dataclass(frozen=True)
+class Header:
+    """The state after one batch. Signed by every validator after executing: PBFT's CHECKPOINT. [4.3]"""
+
+    network: Digest
+    protocol: U32
+    height: U63
+    previous: Digest
+    batch: Digest
+    receipts: Digest
+    state: Digest
+    history: Digest
+    validators: Digest  # those who decide the next height
+
+
+def header_digest(header: Header) -> Digest:
+    return digest("header", encode(header))
+
+
+def validators_digest(keys: Sequence[Key]) -> Digest:
+    """What a header says of those who decide the next height, in the order in which they become primary."""
+    return digest("validators", *keys)
+
+
+def record_digest(record: Record) -> Digest:
+    return digest("record", encode(record))
+
+
+@message(53)
+@dataclass(frozen=True)
+class Certificate:
+    """A header and a quorum of signatures over it, by key, from any views."""
+
+    header: Header
+    attestations: Annotated[tuple[Attestation, ...], Size(1, VALIDATORS_MAX)]
+
+
+@message(54)
+@dataclass(frozen=True)
+class Block:
+    """What a node that was away needs to follow by one height."""
+
+    certificate: Certificate
+    batch: Batch

@@ -1,0 +1,109 @@
+"""Messages of PBFT (Castro & Liskov 1999, section 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from potd.wire.blocks import Batch, Certificate
+from potd.wire.codec import U63, Size, message
+from potd.wire.envelope import Attestation, Signature, Signed
+from potd.wire.ids import Digest
+from potd.wire.rounds import VALIDATORS_MAX
+
+IN_FLIGHT_MAX = 1024  # sequence numbers between the watermarks
+
+
+@message(60)
+@dataclass(frozen=True)
+class PrePrepare:
+    """The primary's order: this batch at this sequence number. [4.2]"""
+
+    view: U63
+    seq: U63
+    batch: Digest
+
+
+@message(61)
+@dataclass(frozen=True)
+class Proposal:
+    """A signed PrePrepare and the batch it names; how the order and the request travel together. [4.2]"""
+
+    pre_prepare: Signed
+    batch: Batch
+
+
+@message(62)
+@dataclass(frozen=True)
+class Prepare:
+    """A backup's agreement to the order. Carries the primary's signature: halves of an equivocation meet. [4.2]"""
+
+    view: U63
+    seq: U63
+    batch: Digest
+    primary: Signature
+
+
+@message(63)
+@dataclass(frozen=True)
+class Commit:
+    """The batch is prepared here. [4.2]"""
+
+    view: U63
+    seq: U63
+    batch: Digest
+
+
+@message(64)
+@dataclass(frozen=True)
+class Prepared:
+    """Proof that a batch was prepared: the primary's order and a quorum's agreement, as signatures. [4.4, set P]"""
+
+    view: U63
+    seq: U63
+    batch: Digest
+    primary: Attestation  # over PrePrepare(view, seq, batch)
+    backups: Annotated[tuple[Attestation, ...], Size(0, VALIDATORS_MAX)]  # over Prepare(..., primary.signature), by key
+
+
+@message(65)
+@dataclass(frozen=True)
+class ViewChange:
+    """A replica leaves its view, and shows what it may have committed. [4.4]"""
+
+    view: U63  # the view it moves to
+    stable: U63
+    certificate: Annotated[tuple[Certificate, ...], Size(0, 1)]  # of the stable checkpoint; none at genesis [C]
+    prepared: Annotated[tuple[Prepared, ...], Size(0, IN_FLIGHT_MAX)]  # above it, by seq [P]
+
+
+@message(66)
+@dataclass(frozen=True)
+class NewView:
+    """The new primary's proof that it may begin, and what it carries over. [4.4]"""
+
+    view: U63
+    view_changes: Annotated[tuple[Signed, ...], Size(1, VALIDATORS_MAX)]  # ViewChange, by key [V]
+    pre_prepares: Annotated[tuple[Signed, ...], Size(0, IN_FLIGHT_MAX)]  # PrePrepare, by seq [O]
+
+
+@message(67)
+@dataclass(frozen=True)
+class Refusal:
+    """A backup's judgement against a proposal, kept as evidence."""
+
+    view: U63
+    seq: U63
+    batch: Digest
+    reason: Annotated[str, Size(1, 256)]
+
+
+@message(68)
+@dataclass(frozen=True)
+class Status:
+    """Where a replica stands, told now and then: whoever has what it lacks sends it again. [Castro 2001, 5.2]"""
+
+    view: U63
+    changing: bool
+    stable: U63
+    executed: U63
