@@ -1,0 +1,142 @@
+"""The worker's jobs: blobs in, blobs out. Knows files and job messages, and nothing of who asks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from time import monotonic
+
+import numpy as np
+
+from potd.arithmetic.aggregate import accumulate, mean, zero_sums
+from potd.arithmetic.bounds import WEIGHT_ONE, check_bounds
+from potd.arithmetic.optimise import from_micro, rate_micro, step
+from potd.arithmetic.quantise import Blocks, Floats, decode_aggregate, decode_payload, payload_grid, to_bytes
+from potd.arithmetic.robust import clip_weights, norm_squared, shares
+from potd.wire.blobs import read_blob, write_blob
+from potd.wire.codec import Malformed
+from potd.wire.ids import NO_BLOB, BlobRef
+from potd.wire.jobs import Aggregate, Aggregated, Applied, Apply, Failed, Judgement
+from potd.wire.rounds import Outcome
+from potd.wire.tasks import TaskSpec
+
+JOBS: tuple[type[Aggregate] | type[Apply], ...] = (Aggregate, Apply)
+RESIDENT_BYTES = 256 * 1024 * 1024  # of contributions kept in memory at a time, but always at least one
+FLOAT_BYTES = 4
+
+
+def answer(job: Aggregate | Apply, folder: Path) -> Aggregated | Applied | Failed:
+    """Do a job on the blobs in `folder`. What is wrong with the job or with the disk becomes Failed."""
+    try:
+        match job:
+            case Aggregate():
+                return aggregate(job, folder)
+            case Apply():
+                return apply(job, folder)
+    except FileNotFoundError as error:
+        return Failed(job.job, f"no such blob here: {Path(str(error.filename)).name}")
+    except (OSError, ValueError) as error:
+        return Failed(job.job, _clipped(str(error) or type(error).__name__))
+    except MemoryError:
+        return Failed(job.job, f"not enough memory for {job.spec.model.parameters} parameters")
+
+
+def aggregate(job: Aggregate, folder: Path) -> Aggregated:
+    """Judge the payloads, add up those that count, and take the optimiser's step with their mean.
+
+    Raises OSError if a blob is missing, ValueError if the job is not one that can be computed."""
+    began = monotonic()
+    check_bounds(job.spec, sum(payload.units for payload in job.payloads))
+    if not all(payload.units for payload in job.payloads):
+        raise ValueError("a payload that stands for no units")
+
+    resident = max(1, RESIDENT_BYTES // payload_grid(job.spec.encoding).encoded_bytes(job.spec.model.parameters))
+    weights, kept = _judged(job, folder, resident)
+    judgements = tuple(
+        Judgement(int(Outcome.COUNTED), weights[index]) if index in weights else Judgement(int(Outcome.MALFORMED), 0)
+        for index in range(len(job.payloads))
+    )
+    if not weights:
+        return Aggregated(job.job, judgements, NO_BLOB, NO_BLOB, NO_BLOB, _since(began))
+
+    factors, divisor = shares([job.payloads[index].units for index in weights], list(weights.values()))
+    sums = zero_sums(job.spec.model.parameters)
+    accumulate(sums, kept, factors[: len(kept)])
+    counted, first = list(weights), len(kept)
+    kept.clear()  # before the next group is read
+    for start in range(first, len(counted), resident):
+        blobs = [job.payloads[index].blob for index in counted[start : start + resident]]
+        accumulate(sums, [_payload(job.spec, blob, folder) for blob in blobs], factors[start : start + resident])
+
+    average = mean(sums, divisor, job.spec.encoding)
+    del sums
+    blob = write_blob(folder, to_bytes(average))
+    model, momentum = _step(job, average, folder)
+    return Aggregated(job.job, judgements, blob, model, momentum, _since(began))
+
+
+def apply(job: Apply, folder: Path) -> Applied:
+    """Take the optimiser's step with an aggregate that was agreed on.
+
+    Raises OSError if a blob is missing, ValueError if one is not what the task says."""
+    began = monotonic()
+    check_bounds(job.spec, 1)
+    data = read_blob(folder, job.aggregate)
+    gradient = decode_aggregate(data, job.spec.model.parameters, job.spec.encoding)
+    model, momentum = _step(job, gradient, folder)
+    return Applied(job.job, model, momentum, _since(began))
+
+
+def _judged(job: Aggregate, folder: Path, resident: int) -> tuple[dict[int, int], list[Blocks]]:
+    """The weights of the payloads that count, by position, and the first `resident` of their vectors."""
+    norms: dict[int, int] = {}
+    kept: list[Blocks] = []
+    for index, payload in enumerate(job.payloads):
+        try:
+            vector = _payload(job.spec, payload.blob, folder)
+        except Malformed:
+            continue
+        norms[index] = norm_squared(vector) if job.spec.rule == "clip" else 0
+        if len(kept) < resident:
+            kept.append(vector)
+    weights = clip_weights(list(norms.values())) if job.spec.rule == "clip" else [WEIGHT_ONE] * len(norms)
+    return dict(zip(norms, weights, strict=True)), kept
+
+
+def _step(job: Aggregate | Apply, gradient: Blocks, folder: Path) -> tuple[BlobRef, BlobRef]:
+    """The model and momentum that follow."""
+    theta = _floats(job.spec, job.model, "model", folder)
+    if job.momentum == NO_BLOB:
+        momentum = np.zeros(len(theta), np.float32)
+    else:
+        momentum = _floats(job.spec, job.momentum, "momentum", folder)
+    step(theta, momentum, gradient, job.spec.optimiser, from_micro(rate_micro(job.spec, job.round)))
+    return write_blob(folder, _raw(theta)), write_blob(folder, _raw(momentum))
+
+
+def _payload(spec: TaskSpec, blob: BlobRef, folder: Path) -> Blocks:
+    """A contribution. Raises Malformed for what its name or its bytes say, the same everywhere; OSError otherwise."""
+    parameters = spec.model.parameters
+    expected = payload_grid(spec.encoding).encoded_bytes(parameters)
+    if blob.size != expected:
+        raise Malformed(f"a payload of {blob.size} bytes, not {expected}")
+    return decode_payload(read_blob(folder, blob), parameters, spec.encoding)
+
+
+def _floats(spec: TaskSpec, blob: BlobRef, what: str, folder: Path) -> Floats:
+    expected = spec.model.parameters * FLOAT_BYTES
+    if blob.size != expected:
+        raise ValueError(f"a {what} of {blob.size} bytes, not {expected}")
+    return np.frombuffer(read_blob(folder, blob), "<f4").astype(np.float32)
+
+
+def _raw(values: Floats) -> memoryview:
+    """The little-endian bytes of a vector, without copying them where the machine is little-endian."""
+    return values.astype("<f4", copy=False).view(np.uint8).data
+
+
+def _since(began: float) -> int:
+    return int((monotonic() - began) * 1000)
+
+
+def _clipped(reason: str) -> str:
+    return reason.encode()[:1024].decode(errors="ignore")

@@ -1,0 +1,253 @@
+"""Claims about the arithmetic worker, as the daemon meets it: a child process at one end of a socketpair."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from potd.arithmetic import work
+from potd.arithmetic.aggregate import accumulate, mean, zero_sums
+from potd.arithmetic.optimise import from_micro, rate_micro, step
+from potd.arithmetic.quantise import decode_aggregate, decode_payload, encode_payload, to_bytes
+from potd.arithmetic.robust import clip_weights, norm_squared, shares
+from potd.arithmetic.selftest import GOLDEN
+from potd.wire.blobs import blob_path, blob_ref, read_blob, write_blob
+from potd.wire.frames import framed, read_frame, write_frame
+from potd.wire.ids import NO_BLOB, BlobRef
+from potd.wire.jobs import Aggregate, Aggregated, Applied, Apply, Failed, Judgement, Payload, Ready
+from potd.wire.rounds import Outcome
+from potd.wire.tasks import OptimiserSpec, TaskSpec
+
+
+@dataclass(frozen=True)
+class Worker:
+    process: subprocess.Popen[bytes]
+    connection: socket.socket
+
+    def ask(self, job: Aggregate | Apply) -> Aggregated | Applied | Failed | None:
+        write_frame(self.connection, job)
+        return self.answer()
+
+    def answer(self) -> Aggregated | Applied | Failed | None:
+        answers: tuple[type[Aggregated] | type[Applied] | type[Failed], ...] = (Aggregated, Applied, Failed)
+        return read_frame(self.connection, *answers)
+
+
+@contextmanager
+def started(folder: Path) -> Iterator[Worker]:
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "potd.arithmetic", str(theirs.fileno()), str(folder)],
+                pass_fds=[theirs.fileno()],
+                env={"PYTHONPATH": ":".join(sys.path)},
+                stderr=subprocess.PIPE,
+            )
+        with process:
+            try:
+                ours.settimeout(60)
+                greeting = read_frame(ours, Ready)
+                assert greeting == Ready("arithmetic", "cpu", np.__version__, GOLDEN)
+                yield Worker(process, ours)
+            finally:
+                process.kill()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("blobs")
+
+
+@pytest.fixture(scope="module")
+def worker(folder: Path) -> Iterator[Worker]:
+    with started(folder) as one:
+        yield one
+
+
+def floats(seed: int, scale: float) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    return np.random.default_rng(seed).standard_normal(1000, np.float32) * np.float32(scale)
+
+
+def model_blob(folder: Path, seed: int = 1) -> BlobRef:
+    return write_blob(folder, floats(seed, 1.0).astype("<f4").tobytes())
+
+
+def payload(folder: Path, spec: TaskSpec, seed: int, units: int = 1, scale: float = 1e-3) -> Payload:
+    return Payload(write_blob(folder, encode_payload(floats(seed, scale), spec.encoding)), units)
+
+
+def timeless(answer: Aggregated | Applied | Failed | None) -> Aggregated | Applied | Failed | None:
+    return answer if answer is None or isinstance(answer, Failed) else replace(answer, milliseconds=0)
+
+
+@pytest.mark.parametrize("rule", ["mean", "clip"])
+def test_a_round_comes_to_what_the_rule_says(worker: Worker, folder: Path, spec: TaskSpec, rule: str) -> None:
+    task = replace(spec, rule=rule, optimiser=OptimiserSpec("nesterov", 900_000, (500_000, 100_000)))
+    payloads = [payload(folder, task, 10 + units, units, 1e-3 * units**2) for units in (1, 2, 3, 7)]
+    model, momentum = model_blob(folder), model_blob(folder, seed=2)
+    told = worker.ask(Aggregate(5, task, 6, model, momentum, tuple(payloads)))
+    assert isinstance(told, Aggregated)
+
+    vectors = [decode_payload(read_blob(folder, one.blob), 1000, task.encoding) for one in payloads]
+    weights = clip_weights([norm_squared(one) for one in vectors]) if rule == "clip" else [65_536] * 4
+    assert (rule == "clip") == (min(weights) < 65_536)
+    factors, divisor = shares([1, 2, 3, 7], weights)
+    sums = zero_sums(1000)
+    accumulate(sums, vectors, factors)
+    average = mean(sums, divisor, task.encoding)
+    assert read_blob(folder, told.aggregate) == to_bytes(average)
+
+    theta, velocity = floats(1, 1.0), floats(2, 1.0)
+    assert rate_micro(task, 6) == 100_000
+    step(theta, velocity, average, task.optimiser, from_micro(100_000))
+    assert read_blob(folder, told.model) == theta.tobytes()
+    assert read_blob(folder, told.momentum) == velocity.tobytes()
+    assert told.judgements == tuple(Judgement(Outcome.COUNTED, weight) for weight in weights)
+    assert told.job == 5
+
+
+def test_applying_the_aggregate_gives_the_model_of_those_who_aggregated(
+    worker: Worker, folder: Path, spec: TaskSpec
+) -> None:
+    payloads = (payload(folder, spec, 20), payload(folder, spec, 21))
+    for momentum in (NO_BLOB, model_blob(folder, seed=3)):
+        told = worker.ask(Aggregate(1, spec, 4, model_blob(folder), momentum, payloads))
+        assert isinstance(told, Aggregated)
+        applied = worker.ask(Apply(2, spec, 4, model_blob(folder), momentum, told.aggregate))
+        assert timeless(applied) == Applied(2, told.model, told.momentum, 0)
+
+
+def test_the_order_of_payloads_changes_only_the_order_of_judgements(
+    worker: Worker, folder: Path, spec: TaskSpec
+) -> None:
+    task = replace(spec, rule="clip")
+    payloads = [payload(folder, task, 30 + index, index + 1, 10.0 ** (index - 5)) for index in range(5)]
+    one = worker.ask(Aggregate(1, task, 0, model_blob(folder), NO_BLOB, tuple(payloads)))
+    other = worker.ask(Aggregate(1, task, 0, model_blob(folder), NO_BLOB, tuple(payloads[::-1])))
+    assert isinstance(one, Aggregated)
+    assert isinstance(other, Aggregated)
+    assert timeless(other) == timeless(replace(one, judgements=one.judgements[::-1]))
+
+
+def test_malformed_payloads_are_judged_so_and_left_out(worker: Worker, folder: Path, spec: TaskSpec) -> None:
+    good = [payload(folder, spec, 40), payload(folder, spec, 41, 3)]
+    data = bytearray(encode_payload(floats(42, 1e-3), spec.encoding))
+    data[-1] = 0x80
+    forbidden = Payload(write_blob(folder, bytes(data)), 1)
+    short = Payload(write_blob(folder, bytes(data[:-1])), 255)
+    absent = Payload(BlobRef(bytes(31) + b"\x01", 2**62), 1)  # its size alone is enough to judge by
+    without = worker.ask(Aggregate(1, spec, 0, model_blob(folder), NO_BLOB, tuple(good)))
+    job = Aggregate(1, spec, 0, model_blob(folder), NO_BLOB, (forbidden, good[0], short, good[1], absent))
+    told = worker.ask(job)
+    assert isinstance(told, Aggregated)
+    assert isinstance(without, Aggregated)
+    out, counted = Judgement(Outcome.MALFORMED, 0), Judgement(Outcome.COUNTED, 65_536)
+    assert told.judgements == (out, counted, out, counted, out)
+    assert timeless(replace(told, judgements=without.judgements)) == timeless(without)
+
+
+def test_nothing_follows_if_no_payload_counts(worker: Worker, folder: Path, spec: TaskSpec) -> None:
+    for rule in ("mean", "clip"):
+        bad = Payload(write_blob(folder, b"no gradient"), 1)
+        told = worker.ask(Aggregate(9, replace(spec, rule=rule), 0, model_blob(folder), NO_BLOB, (bad, bad)))
+        judgements = (Judgement(Outcome.MALFORMED, 0),) * 2
+        assert timeless(told) == Aggregated(9, judgements, NO_BLOB, NO_BLOB, NO_BLOB, 0)
+
+
+def test_more_than_fits_in_memory_at_a_time_comes_to_the_same_bytes(
+    folder: Path, spec: TaskSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = replace(spec, rule="clip")
+    bad = Payload(write_blob(folder, bytes(7)), 9)
+    payloads = [payload(folder, task, 50 + index, index + 1, 10.0 ** (index / 2 - 5)) for index in range(7)]
+    job = Aggregate(1, task, 0, model_blob(folder), NO_BLOB, (*payloads[:2], bad, *payloads[2:]))
+    whole = work.answer(job, folder)
+    for resident_bytes in (1, 2100, 3200, 6500):
+        monkeypatch.setattr(work, "RESIDENT_BYTES", resident_bytes)
+        assert timeless(work.answer(job, folder)) == timeless(whole)
+
+
+def test_what_cannot_be_done_is_failed_with_a_reason_and_the_worker_lives_on(
+    worker: Worker, folder: Path, spec: TaskSpec
+) -> None:
+    one, model = payload(folder, spec, 60), model_blob(folder)
+    missing = blob_ref(floats(61, 1e-3).tobytes())
+    absent = replace(one, blob=BlobRef(missing.root, one.blob.size))
+    torn = write_blob(folder, floats(62, 1.0).tobytes())
+    blob_path(folder, torn).write_bytes(b"torn")
+    infinite = write_blob(folder, np.full(1000, np.inf, np.float32).tobytes())
+    aggregate = write_blob(folder, bytes(10))
+    good = Aggregate(1, spec, 0, model, NO_BLOB, (one,))
+    apply = Apply(2, spec, 0, model, NO_BLOB, aggregate)
+    wide = replace(spec, encoding=replace(spec.encoding, exponent_min=-60, exponent_max=-2))
+    reasons: dict[Aggregate | Apply, str] = {
+        replace(good, payloads=(absent,)): f"no such blob here: {missing.root.hex()}",
+        replace(good, model=missing): f"no such blob here: {missing.root.hex()}",
+        replace(good, model=one.blob): f"a model of {one.blob.size} bytes, not 4000",
+        replace(good, momentum=one.blob): f"a momentum of {one.blob.size} bytes, not 4000",
+        replace(good, model=torn): f"blob {torn.root.hex()} is a file of 4 bytes, not 4000",
+        replace(good, model=infinite): "the step leaves the range of float32",
+        replace(good, payloads=(Payload(one.blob, 0),)): "a payload that stands for no units",
+        replace(good, spec=replace(spec, rule="krum")): "unknown rule 'krum', known: mean, clip",
+        replace(good, spec=wide): "sums could overflow: 59 exponents leave room for 0 units by rule 'mean', not 1",
+        apply: "10 bytes, not 2016",
+        replace(apply, aggregate=missing): f"no such blob here: {missing.root.hex()}",
+    }
+    for job, reason in reasons.items():
+        assert worker.ask(job) == Failed(job.job, reason)
+    assert isinstance(worker.ask(good), Aggregated)
+
+
+def test_jobs_are_answered_in_the_order_asked(worker: Worker, folder: Path, spec: TaskSpec) -> None:
+    one = payload(folder, spec, 70)
+    for job in range(20):
+        write_frame(worker.connection, Aggregate(job, spec, 0, model_blob(folder), NO_BLOB, (one,)))
+    answers = [worker.answer() for _ in range(20)]
+    assert [None if answer is None else answer.job for answer in answers] == list(range(20))
+
+
+def test_a_killed_worker_takes_nothing_along_and_its_successor_finds_the_same(folder: Path, spec: TaskSpec) -> None:
+    job = Aggregate(1, spec, 0, model_blob(folder), NO_BLOB, (payload(folder, spec, 80), payload(folder, spec, 81)))
+    with started(folder) as first:
+        before = first.ask(job)
+        write_frame(first.connection, job)
+        first.process.kill()
+        assert first.process.wait(60) == -9
+    with started(folder) as second:
+        assert timeless(second.ask(job)) == timeless(before)
+
+
+def test_a_worker_ends_when_the_daemon_closes_its_end(folder: Path) -> None:
+    with started(folder) as one:
+        one.connection.shutdown(socket.SHUT_RDWR)
+        assert one.process.wait(60) == 0
+
+
+def test_a_worker_refuses_what_is_not_a_job(folder: Path) -> None:
+    with started(folder) as one:
+        one.connection.sendall(framed(Failed(1, "not a job")))
+        assert one.process.wait(60) == 1
+        assert one.process.stderr is not None
+        assert b"tag 91 where Aggregate or Apply is expected" in one.process.stderr.read()
+
+
+def test_a_worker_says_how_it_is_started() -> None:
+    command = [sys.executable, "-m", "potd.arithmetic", "x"]
+    told = subprocess.run(command, env={"PYTHONPATH": ":".join(sys.path)}, capture_output=True, text=True)
+    assert (told.returncode, told.stderr) == (2, "usage: python -m potd.arithmetic FD BLOBS_DIR\n")
+
+
+def test_aggregates_of_the_worker_decode(worker: Worker, folder: Path, spec: TaskSpec) -> None:
+    told = worker.ask(Aggregate(1, spec, 0, model_blob(folder), NO_BLOB, (payload(folder, spec, 90),)))
+    assert isinstance(told, Aggregated)
+    data = read_blob(folder, told.aggregate)
+    assert to_bytes(decode_aggregate(data, 1000, spec.encoding)) == data
