@@ -1,0 +1,49 @@
+"""Signatures over headers, and the certificates they add up to. [4.3]"""
+
+from __future__ import annotations
+
+from potd.consensus.quorum import Group
+from potd.wire.blocks import Certificate, Header, header_digest
+from potd.wire.envelope import Verified, attestation_of
+from potd.wire.ids import Digest, Key
+
+
+class Checkpoints:
+    """Headers that are not certified yet, by validator: those above the stable one, and those that it overtook."""
+
+    def __init__(self) -> None:
+        self._signed: dict[int, dict[Key, Verified[Header]]] = {}
+
+    def add(self, message: Verified[Header]) -> None:
+        """A validator's first word on a height stands."""
+        self._signed.setdefault(message.body.height, {}).setdefault(message.sender, message)
+
+    def own(self, key: Key) -> list[Verified[Header]]:
+        """What this key has signed, by height."""
+        return [by_key[key] for _, by_key in sorted(self._signed.items()) if key in by_key]
+
+    def of(self, key: Key, height: int) -> Verified[Header] | None:
+        """What this key has signed for this height."""
+        return self._signed.get(height, {}).get(key)
+
+    def certificate(self, height: int, group: Group) -> Certificate | None:
+        """A quorum's signatures over one header of this height."""
+        agreeing: dict[Digest, list[Verified[Header]]] = {}
+        for _, message in sorted(self._signed.get(height, {}).items()):
+            agreeing.setdefault(header_digest(message.body), []).append(message)
+        for messages in agreeing.values():
+            if len(messages) >= group.quorum:
+                attestations = tuple(attestation_of(one.signed) for one in messages)
+                return Certificate(messages[0].body, attestations)
+        return None
+
+    def overtaken(self, height: int, stable: int) -> bool:
+        """Whether a later height became stable while signatures for this one were being gathered."""
+        return height <= stable and height in self._signed
+
+    def forget(self, height: int) -> None:
+        self._signed.pop(height, None)
+
+    def forget_up_to(self, height: int) -> None:
+        for old in [one for one in self._signed if one <= height]:
+            del self._signed[old]

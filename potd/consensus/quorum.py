@@ -1,0 +1,59 @@
+"""Who votes, how many votes decide, and what a certificate is worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from potd.wire.blocks import Certificate
+from potd.wire.envelope import attests
+from potd.wire.ids import Digest, Key
+
+
+@dataclass(frozen=True)
+class Group:
+    """The validators of a stretch of heights, in the order in which they become primary."""
+
+    network: Digest
+    keys: tuple[Key, ...]
+
+    @property
+    def faults(self) -> int:
+        """f: how many may lie or be silent."""
+        return (len(self.keys) - 1) // 3
+
+    @property
+    def quorum(self) -> int:
+        """⌈(n + f + 1) / 2⌉: any two such sets share an honest member, and n - f replicas can always form one.
+
+        The paper's 2f + 1 is this for n = 3f + 1 only; of six, two sets of 2f + 1 = 3 need not meet.
+        """
+        return (len(self.keys) + self.faults + 2) // 2
+
+    @property
+    def some_honest(self) -> int:
+        """f + 1: so many always have an honest one among them."""
+        return self.faults + 1
+
+    def primary(self, view: int) -> Key:
+        return self.keys[view % len(self.keys)]
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self.keys
+
+
+def certificate_fault(certificate: Certificate, group: Group) -> str:
+    """Why this certificate proves nothing to the group, or nothing if it does."""
+    header = certificate.header
+    if header.network != group.network:
+        return "certificate of another network"
+    signers = [one.key for one in certificate.attestations]
+    if signers != sorted(set(signers)):
+        return "certificate with signers out of order or twice"
+    if len(signers) < group.quorum:
+        return f"certificate with {len(signers)} signatures of {group.quorum}"
+    for one in certificate.attestations:
+        if one.key not in group:
+            return "certificate signed by a stranger"
+        if not attests(one, group.network, header):
+            return "certificate with a wrong signature"
+    return ""

@@ -1,0 +1,746 @@
+"""One PBFT replica as a pure state machine: inputs in, effects out. Reads no clock, draws no chance, does no I/O.
+
+Sections in brackets are those of Castro & Liskov 1999. Where this departs from the paper it says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import assert_never
+
+from potd.consensus.checkpoint import Checkpoints
+from potd.consensus.events import (
+    Accuse,
+    Awaited,
+    Broadcast,
+    Certificated,
+    Certify,
+    Deliver,
+    Effect,
+    Enter,
+    Executed,
+    FetchBatch,
+    Follow,
+    Forget,
+    Held,
+    Ignore,
+    Input,
+    Judge,
+    Judged,
+    Persist,
+    Proposed,
+    Received,
+    Send,
+    Settled,
+    Suspect,
+    Ticked,
+)
+from potd.consensus.quorum import Group
+from potd.consensus.slots import Ballot, Log, Slot
+from potd.consensus.view_change import NULL_DIGEST, Carried, carry_over, new_view_fault, view_change_fault
+from potd.wire.blocks import NULL, Batch, Certificate, Header, batch_digest
+from potd.wire.codec import encode
+from potd.wire.consensus import (
+    Commit,
+    NewView,
+    Prepare,
+    Prepared,
+    PrePrepare,
+    Refusal,
+    Status,
+    ViewChange,
+)
+from potd.wire.envelope import Attestation, Signed, Signer, Verified, attests, verify
+from potd.wire.ids import Digest, Key, short
+
+STATUS_TICKS = 20  # how often a replica says where it stands: one second
+DOUBLINGS_MAX = 8  # patience grows no further; 2^8 times the genesis value is hours of nothing
+
+
+class Replica:
+    """A member of `group`. Between calls of `step` its state is a function of its inputs alone."""
+
+    def __init__(self, signer: Signer, group: Group, *, patience_ticks: int, window: int) -> None:
+        self.signer = signer
+        self.group = group
+        self.view = 0
+        self.active = True  # false between leaving a view and entering the next
+        self.stable = 0
+        self.certificate: Certificate | None = None
+        self.executed = 0
+        self._patience = patience_ticks
+        self._window = window
+        self._log = Log(window)
+        self._checkpoints = Checkpoints()
+        self._batches: dict[Digest, Batch] = {NULL_DIGEST: NULL}
+        self._assigned = 0  # the highest seq that we, as primary, have given out
+        self._view_changes: dict[Key, Verified[ViewChange]] = {}  # each replica's newest, so that it is bounded
+        self._own_view_change: Verified[ViewChange] | None = None
+        self._new_view: Signed | None = None  # what began our view; nothing in view 0
+        self._carried: tuple[Verified[PrePrepare], ...] = ()  # its orders above our high watermark, for later
+        self._waiting: dict[str, int] = {}  # what is due from the primary, and for how many ticks
+        self._change_ticks: int | None = None  # since a quorum left for our next view; None before
+        self._failures = 0  # views that ended too soon, less one for each height executed since
+        self._ticks = 0
+        self._answered: set[Key] = set()  # whose Status we answered since the last tick
+
+    # What others may ask
+
+    @property
+    def key(self) -> Key:
+        return self.signer.key
+
+    @property
+    def primary(self) -> Key:
+        return self.group.primary(self.view)
+
+    @property
+    def is_primary(self) -> bool:
+        return self.active and self.primary == self.key
+
+    def may_propose(self) -> bool:
+        """Whether there is a free sequence number between the watermarks for us to give out."""
+        return self.is_primary and self._log.between(self.stable, self._next_seq())
+
+    def in_flight(self) -> int:
+        """Sequence numbers given out and not executed here."""
+        return sum(1 for slot in self._log.slots() if slot.seq > self.executed)
+
+    def batch(self, digest: Digest) -> Batch | None:
+        """A batch of the log, for whoever asks for it by digest."""
+        return self._batches.get(digest)
+
+    # The machine
+
+    def step(self, event: Input) -> list[Effect]:
+        """Take one input. Never raises on what a peer said."""
+        match event:
+            case Ticked():
+                return self._on_tick()
+            case Received(message):
+                return self._on_message(message)
+            case Held(digest, batch):
+                return self._on_batch(digest, batch)
+            case Proposed(digest, batch):
+                return self._propose(digest, batch)
+            case Awaited(key):
+                self._waiting.setdefault(key, 0)
+                return []
+            case Settled(key):
+                self._waiting.pop(key, None)
+                return []
+            case Judged():
+                return self._on_judged(event)
+            case Executed(header):
+                return self._on_executed(header)
+            case Certificated(certificate):
+                return self._on_certificate(certificate)
+            case _:
+                assert_never(event)
+
+    def _on_message(self, message: Verified) -> list[Effect]:  # type: ignore[type-arg]  # narrowed by the match below
+        if message.sender not in self.group:
+            return [Ignore(message.sender, "not a validator")]
+        body = message.body
+        match body:
+            case PrePrepare():
+                return self._on_pre_prepare(message)
+            case Prepare():
+                return self._on_prepare(message)
+            case Commit():
+                return self._on_commit(message)
+            case Header():
+                return self._on_header(message)
+            case ViewChange():
+                return self._on_view_change(message)
+            case NewView():
+                return self._on_new_view(message)
+            case Status():
+                return self._on_status(message)
+            case Refusal():
+                return []  # evidence for the ledger; it moves no vote here
+            case _:
+                return [Ignore(message.sender, f"{type(body).__name__} is not for consensus")]
+
+    # Normal case [4.2]
+
+    def _next_seq(self) -> int:
+        return max(self._assigned, self.stable, self.executed) + 1
+
+    def _propose(self, digest: Digest, batch: Batch) -> list[Effect]:
+        assert self.may_propose(), "proposed without a free sequence number"
+        seq = self._next_seq()
+        self._assigned = seq
+        self._batches[digest] = batch
+        order = self.signer.verified(PrePrepare(self.view, seq, digest))
+        ballot = self._log.slot(seq).ballot(self.view)
+        assert ballot.order is None, "two orders for one sequence number"
+        ballot.order, ballot.judged = order, True
+        self._waiting[f"slot {seq}"] = 0
+        effects: list[Effect] = [
+            *self._keep_batch(seq, digest),
+            Persist(seq, order.signed),
+            Broadcast(order.signed, batch),
+        ]
+        return effects + self._advance(ballot)
+
+    def _keep_batch(self, seq: int, digest: Digest) -> list[Effect]:
+        """What we vote for must outlive a power cut, or a proof could name a batch that no honest replica has."""
+        slot = self._log.slot(seq)
+        if digest == NULL_DIGEST or digest in slot.kept:
+            return []
+        slot.kept.add(digest)
+        return [Persist(seq, self._batches[digest])]
+
+    def _on_pre_prepare(self, message: Verified[PrePrepare]) -> list[Effect]:
+        body = message.body
+        if message.sender != self.group.primary(body.view):
+            return [Ignore(message.sender, "pre-prepare by another than the primary")]
+        if not self._current(body.view, body.seq):
+            return [Ignore(message.sender, "pre-prepare outside the view or the watermarks")]
+        ballot = self._log.slot(body.seq).ballot(body.view)
+        if ballot.order is not None:
+            return self._compare_orders(ballot.order, message)
+        ballot.order = message
+        return self._consider(ballot)
+
+    def _compare_orders(self, first: Verified[PrePrepare], other: Verified[PrePrepare]) -> list[Effect]:
+        """Two batches for one slot, both signed by the primary, prove its guilt."""
+        if first.signed == other.signed:
+            return []
+        if first.body.batch == other.body.batch:
+            # Honest Ed25519 is deterministic. Agreements to the one signature and to the other make no proof.
+            return self._suspect("the primary signed one order in two ways")
+        guilt = Accuse(first.sender, "two batches for one slot", (first.signed, other.signed))
+        return [guilt, *self._suspect("the primary signed two batches for one slot")]
+
+    def _consider(self, ballot: Ballot) -> list[Effect]:
+        """An order has arrived: have its batch, then a judgement, then prepare."""
+        assert ballot.order is not None
+        digest = ballot.order.body.batch
+        if ballot.order.sender == self.key:  # also one that we hear of from others, our journal being older
+            self._assigned = max(self._assigned, ballot.seq)
+        batch = self._batches.get(digest)
+        if batch is None:
+            return [FetchBatch(digest)]
+        if ballot.judged or ballot.view != self.view or not self.active:
+            return self._advance(ballot)
+        if ballot.carried or ballot.seq <= self.executed:
+            return self._prepare(ballot)
+        return [Judge(ballot.view, ballot.seq, digest, batch), *self._advance(ballot)]
+
+    def _on_batch(self, digest: Digest, batch: Batch) -> list[Effect]:
+        if digest in self._batches or not self._wanted(digest):
+            return []
+        self._batches[digest] = batch
+        effects: list[Effect] = []
+        for slot in self._log.slots():
+            for _, ballot in sorted(slot.ballots.items()):
+                if ballot.order is not None and ballot.order.body.batch == digest:
+                    effects += self._consider(ballot)
+        return effects + self._deliver()
+
+    def _wanted(self, digest: Digest) -> bool:
+        """Whether some slot names this batch."""
+        for slot in self._log.slots():
+            if slot.chosen == digest:
+                return True
+            if any(one.order is not None and one.order.body.batch == digest for one in slot.ballots.values()):
+                return True
+        return False
+
+    def _on_judged(self, event: Judged) -> list[Effect]:
+        slot = self._log.get(event.seq)
+        ballot = slot.ballots.get(event.view) if slot else None
+        if ballot is None or ballot.order is None or not self._current(event.view, event.seq):
+            return []  # the view or the checkpoint has moved on meanwhile
+        if ballot.judged or ballot.order.body.batch != event.digest:
+            return []
+        if event.reason:
+            if self.key in ballot.commits or slot is None or slot.chosen is not None:
+                return []  # a quorum has agreed meanwhile; the judgement came too late to count
+            # The view change is written first: a restart between the two must not find us able to agree after all.
+            effects = self._suspect(f"refused its batch at {event.seq}: {event.reason}")
+            reason = event.reason.encode()[:256].decode(errors="ignore")
+            refusal = self.signer.sign(Refusal(event.view, event.seq, event.digest, reason))
+            return [*effects, Persist(event.seq, refusal), Broadcast(refusal)]
+        return self._prepare(ballot)
+
+    def _prepare(self, ballot: Ballot) -> list[Effect]:
+        """Agree to the order. The primary's order is its agreement. [4.2]"""
+        assert ballot.order is not None
+        ballot.judged = True
+        effects: list[Effect] = []
+        if ballot.seq > self.executed:
+            self._waiting.setdefault(f"slot {ballot.seq}", 0)
+        if ballot.order.sender != self.key and self.key not in ballot.prepares:
+            body = Prepare(ballot.view, ballot.seq, ballot.order.body.batch, ballot.order.signed.signature)
+            vote = self.signer.verified(body)
+            ballot.prepares[self.key] = vote
+            effects = self._keep_batch(ballot.seq, body.batch)
+            effects += [Persist(ballot.seq, vote.signed), Broadcast(vote.signed)]
+        return effects + self._advance(ballot)
+
+    def _on_prepare(self, message: Verified[Prepare]) -> list[Effect]:
+        body = message.body
+        if not self._current(body.view, body.seq):
+            return [Ignore(message.sender, "prepare outside the view or the watermarks")]
+        primary = self.group.primary(body.view)
+        if message.sender == primary:
+            return [Ignore(message.sender, "prepare by the primary")]
+        ballot = self._log.slot(body.seq).ballot(body.view)
+        if message.sender in ballot.prepares:
+            return []
+        order = Verified(primary, PrePrepare(body.view, body.seq, body.batch), self._order_of(body, primary))
+        known = ballot.order is not None and ballot.order.signed == order.signed
+        if not known and not attests(Attestation(primary, body.primary), self.signer.network, order.body):
+            return [Ignore(message.sender, "prepare without the primary's signature")]
+        ballot.prepares[message.sender] = message
+        if ballot.order is None:  # the order reached us inside a backup's agreement
+            ballot.order = order
+            return self._consider(ballot)
+        return self._compare_orders(ballot.order, order) or self._advance(ballot)
+
+    def _order_of(self, body: Prepare, primary: Key) -> Signed:
+        return Signed(primary, encode(PrePrepare(body.view, body.seq, body.batch)), body.primary)
+
+    def _on_commit(self, message: Verified[Commit]) -> list[Effect]:
+        body = message.body
+        if not self._current(body.view, body.seq):
+            return [Ignore(message.sender, "commit outside the view or the watermarks")]
+        ballot = self._log.slot(body.seq).ballot(body.view)
+        ballot.commits.setdefault(message.sender, message)
+        return self._advance(ballot)
+
+    def _advance(self, ballot: Ballot) -> list[Effect]:
+        """Commit once prepared; deliver once a quorum has committed. [4.2]
+
+        A quorum of agreements holds f + 1 honest judgements, so a replica whose own judgement is late may commit
+        on it; it prepares only on its own.
+        """
+        if ballot.view != self.view or not self.active:
+            return []
+        effects: list[Effect] = []
+        slot = self._log.slot(ballot.seq)
+        proof = None if self.key in ballot.commits else ballot.prepared(self.group)
+        if proof is not None and proof.batch in self._batches:
+            slot.proof = proof
+            vote = self.signer.verified(Commit(ballot.view, ballot.seq, proof.batch))
+            ballot.commits[self.key] = vote
+            effects += [
+                *self._keep_batch(ballot.seq, proof.batch),
+                Persist(ballot.seq, proof),
+                Persist(ballot.seq, vote.signed),
+                Broadcast(vote.signed),
+            ]
+        chosen = ballot.committed(self.group.quorum)
+        if chosen is not None and slot.chosen is None:
+            slot.chosen = chosen
+        return effects + self._deliver()
+
+    def _deliver(self) -> list[Effect]:
+        """Execute in order, one at a time: the next follows Executed. [4.2]"""
+        slot = self._log.get(self.executed + 1)
+        if slot is None or slot.chosen is None or slot.delivered:
+            return []
+        batch = self._batches.get(slot.chosen)
+        if batch is None:
+            return [FetchBatch(slot.chosen)]
+        slot.delivered = True
+        return [Deliver(slot.seq, slot.chosen, batch)]
+
+    def _current(self, view: int, seq: int) -> bool:
+        return self.active and view == self.view and self._log.between(self.stable, seq)
+
+    # Checkpoints [4.3]
+
+    def _on_executed(self, header: Header) -> list[Effect]:
+        assert header.height == self.executed + 1, "executed out of order"
+        signed = self._checkpoints.of(self.key, header.height)
+        assert signed is None or signed.body == header, "executed to another result than before the restart"
+        self.executed = header.height
+        self._failures = max(0, self._failures - 1)
+        self._waiting.pop(f"slot {header.height}", None)
+        vote = self.signer.verified(header)
+        effects: list[Effect] = [Persist(header.height, vote.signed), Broadcast(vote.signed)]
+        self._checkpoints.add(vote)
+        effects += self._stabilise(header.height)
+        return effects + self._deliver()
+
+    def _on_header(self, message: Verified[Header]) -> list[Effect]:
+        height = message.body.height
+        if self._checkpoints.overtaken(height, self.stable):
+            self._checkpoints.add(message)
+            return self._certify_overtaken(height)
+        if not self._log.between(self.stable, height):
+            return [Ignore(message.sender, "header outside the watermarks")]
+        self._checkpoints.add(message)
+        return self._stabilise(height)
+
+    def _certify_overtaken(self, height: int) -> list[Effect]:
+        """A later height became permanent first; this one is asked for by whoever follows block by block."""
+        certificate = self._checkpoints.certificate(height, self.group)
+        if certificate is None:
+            return []
+        self._checkpoints.forget(height)
+        return [Certify(certificate)]
+
+    def _stabilise(self, height: int) -> list[Effect]:
+        """A quorum's signatures make a height permanent. [4.3]"""
+        certificate = self._checkpoints.certificate(height, self.group)
+        if certificate is None:
+            return []
+        if height > self.executed:
+            return [Follow(height)] if height > self.executed + 1 or not self._will_deliver(height) else []
+        return self._forget_up_to(certificate)
+
+    def _will_deliver(self, height: int) -> bool:
+        """Whether the normal case is about to execute this height here."""
+        slot = self._log.get(height)
+        return slot is not None and any(one.order is not None for one in slot.ballots.values())
+
+    def _on_certificate(self, certificate: Certificate) -> list[Effect]:
+        height = certificate.header.height
+        if height <= self.stable:
+            return []
+        if height > self.executed:
+            return [Follow(height)]
+        return self._forget_up_to(certificate)
+
+    def _forget_up_to(self, certificate: Certificate) -> list[Effect]:
+        height = certificate.header.height
+        if height <= self.stable:
+            return []
+        own = self._checkpoints.of(self.key, height)
+        assert own is not None or height < self.executed, "executed without signing the result"
+        assert own is None or own.body == certificate.header, "the network has certified another state than ours"
+        self._move_to(certificate)
+        return [Certify(certificate), Forget(height), *self._install_carried()]
+
+    def followed(self, certificate: Certificate) -> list[Effect]:
+        """The node has executed certified blocks up to this height by another road."""
+        height = certificate.header.height
+        assert height > self.executed, "followed backwards"
+        self._failures = max(0, self._failures - (height - self.executed))
+        self.executed = height
+        self._move_to(certificate)
+        return [Forget(height), *self._install_carried(), *self._deliver()]
+
+    def _move_to(self, certificate: Certificate) -> None:
+        """Move the watermarks, and drop all that lies below them. [4.3]"""
+        height = certificate.header.height
+        self.stable = height
+        self.certificate = certificate
+        self._log.forget_up_to(height)
+        self._checkpoints.forget(height)
+        self._checkpoints.forget_up_to(height - self._window)
+        for slot_key in [one for one in self._waiting if one.startswith("slot ") and int(one[5:]) <= height]:
+            del self._waiting[slot_key]
+        kept = {NULL_DIGEST}
+        for slot in self._log.slots():
+            kept |= {one.order.body.batch for one in slot.ballots.values() if one.order is not None}
+            kept |= {slot.proof.batch} if slot.proof else set()
+            kept |= {slot.chosen} if slot.chosen else set()
+        self._batches = {digest: batch for digest, batch in self._batches.items() if digest in kept}
+
+    # View changes [4.4]
+
+    def patience(self) -> int:
+        """Ticks; doubled with each view that ended too soon. [4.5.2]
+
+        Each height takes one doubling back, not all of them: where the network is slower than the genesis patience
+        allows, views that bring one height each would follow each other for ever.
+        """
+        return self._patience << min(self._failures, DOUBLINGS_MAX)
+
+    def _on_tick(self) -> list[Effect]:
+        self._ticks += 1
+        self._answered.clear()
+        effects: list[Effect] = []
+        if self.active:
+            for key in sorted(self._waiting):
+                self._waiting[key] += 1
+            late = [key for key in sorted(self._waiting) if self._waiting[key] >= self.patience()]
+            if late:
+                effects += self._suspect(f"{self.patience()} ticks without {late[0]}")
+        elif self._change_ticks is not None:
+            self._change_ticks += 1
+            if self._change_ticks >= self.patience():
+                self._failures += 1
+                effects += self._leave_for(self.view + 1, f"no new view in {self._change_ticks} ticks")
+        if self._ticks % STATUS_TICKS == 1:  # the first tick after a start is one
+            effects += self._stir()
+            effects.append(Broadcast(self.signer.sign(self._status())))
+        return effects
+
+    def _stir(self) -> list[Effect]:
+        """Take up what a restart interrupted, and ask again for batches that have not come."""
+        effects: list[Effect] = []
+        for slot in self._log.slots() if self.active else ():
+            ballot = slot.ballots.get(self.view)
+            if ballot is None or ballot.order is None:
+                continue
+            under_judgement = ballot.order.body.batch in self._batches and not ballot.judged and not ballot.carried
+            if not under_judgement:
+                effects += self._consider(ballot)
+        return effects + self._deliver()
+
+    def _status(self) -> Status:
+        return Status(self.view, not self.active, self.stable, self.executed)
+
+    def _suspect(self, reason: str) -> list[Effect]:
+        if not self.active:
+            return []
+        self._failures += 1
+        return self._leave_for(self.view + 1, reason)
+
+    def _leave_for(self, view: int, reason: str) -> list[Effect]:
+        """Stop accepting in this view, and say what may have been committed. [4.4]"""
+        assert view > self.view or not self.active
+        effects: list[Effect] = [Suspect(self.view, self.primary, reason)]
+        self.view = view
+        self.active = False
+        self._new_view = None
+        self._carried = ()
+        self._change_ticks = None
+        proofs = tuple(slot.proof for slot in self._log.slots() if slot.proof is not None)
+        certificate = (self.certificate,) if self.certificate else ()
+        own = self.signer.verified(ViewChange(view, self.stable, certificate, proofs))
+        self._own_view_change = own
+        effects += [Persist(2**62, own.signed), Broadcast(own.signed)]
+        self._view_changes[self.key] = own
+        return effects + self._gather(view)
+
+    def _on_view_change(self, message: Verified[ViewChange]) -> list[Effect]:
+        view = message.body.view
+        if view < self.view or (view == self.view and self.active):
+            return [Ignore(message.sender, "view change to a view that is past")]
+        known = self._view_changes.get(message.sender)
+        if known is not None and known.body.view >= view:
+            return []  # a replica's newest view change is the one that counts
+        fault = view_change_fault(message, self.group, self._window)
+        if fault:
+            return [Ignore(message.sender, fault)]
+        self._view_changes[message.sender] = message
+        effects: list[Effect] = []
+        if message.body.certificate:
+            effects += self._on_certificate(message.body.certificate[0])
+        others = [one.body.view for one in self._view_changes.values() if one.sender != self.key]
+        claims = sorted(one for one in others if one > self.view)
+        if len(claims) >= self.group.some_honest:
+            # f + 1 claim higher views: join the smallest, without waiting for our own timer. [4.5.2]
+            return effects + self._leave_for(claims[0], "f + 1 replicas have left for higher views")
+        return effects + self._gather(view)
+
+    def _gather(self, view: int) -> list[Effect]:
+        """With a quorum of view changes the timer starts, and the new primary begins. [4.4, 4.5.2]"""
+        if view != self.view or self.active:
+            return []
+        left = [one for one in self._view_changes.values() if one.body.view >= view]
+        if len(left) >= self.group.quorum and self._change_ticks is None:
+            # Those who have gone further count: their view changes to ours may be lost for good. [Castro 2001, 2.3.5]
+            self._change_ticks = 0
+        gathered = {one.sender: one for one in left if one.body.view == view}
+        if len(gathered) < self.group.quorum:
+            return []
+        if self.group.primary(view) != self.key:
+            return []
+        chosen = [gathered[key] for key in sorted(gathered)][: self.group.quorum]
+        if self.key not in {one.sender for one in chosen}:
+            chosen = sorted([*chosen[:-1], gathered[self.key]], key=lambda one: one.sender)
+        carried = carry_over([one.body for one in chosen])
+        orders = tuple(self.signer.verified(PrePrepare(view, seq, digest)) for seq, digest in carried.orders)
+        body = NewView(view, tuple(one.signed for one in chosen), tuple(one.signed for one in orders))
+        signed = self.signer.sign(body)
+        effects: list[Effect] = [Persist(2**62, signed), Broadcast(signed)]
+        return effects + self._enter(signed, carried, orders, "we are its primary")
+
+    def _on_new_view(self, message: Verified[NewView]) -> list[Effect]:
+        view = message.body.view
+        if view < self.view or (view == self.view and self.active):
+            return [Ignore(message.sender, "new view that is past")]
+        fault, carried, orders = new_view_fault(message, self.group, self._window)
+        if fault:
+            return [Ignore(message.sender, fault)]
+        assert carried is not None
+        self.view = view
+        effects: list[Effect] = [Persist(2**62, message.signed)]
+        return effects + self._enter(message.signed, carried, orders, "its primary showed a quorum of view changes")
+
+    def _enter(
+        self, signed: Signed, carried: Carried, orders: Sequence[Verified[PrePrepare]], reason: str
+    ) -> list[Effect]:
+        self.active = True
+        self._new_view = signed
+        self._own_view_change = None
+        self._change_ticks = None
+        for old in [key for key, one in self._view_changes.items() if one.body.view <= self.view]:
+            del self._view_changes[old]
+        self._waiting = {key: 0 for key in self._waiting if not key.startswith("slot ")}
+        self._assigned = max([carried.stable, *(seq for seq, _ in carried.orders)])
+        self._carried = tuple(orders)
+        effects: list[Effect] = [Enter(self.view, self.primary, reason)]
+        if carried.certificate is not None:
+            effects += self._on_certificate(carried.certificate)
+        return effects + self._install_carried()
+
+    def _install_carried(self) -> list[Effect]:
+        """Take up the new view's orders as far as our watermarks reach. [4.4]
+
+        A replica that is behind takes up the rest once it has followed: they are carried, never judged.
+        """
+        due = [one for one in self._carried if self._log.between(self.stable, one.body.seq)] if self.active else []
+        self._carried = tuple(one for one in self._carried if one.body.seq > self.stable + self._window)
+        effects: list[Effect] = []
+        for order in due:
+            ballot = self._log.slot(order.body.seq).ballot(self.view)
+            assert ballot.order is None, "an order from before its view"
+            ballot.order, ballot.carried = order, True
+            effects += self._persist_own_order(order)
+            effects += self._consider(ballot)
+        return effects
+
+    def _persist_own_order(self, order: Verified[PrePrepare]) -> list[Effect]:
+        return [Persist(order.body.seq, order.signed)] if order.sender == self.key else []
+
+    # Retransmission: whoever lacks something says where it stands, and is sent it again [Castro 2001, 5.2]
+
+    def _on_status(self, message: Verified[Status]) -> list[Effect]:
+        peer, theirs = message.sender, message.body
+        if peer == self.key or peer in self._answered:
+            return []
+        self._answered.add(peer)
+        effects: list[Effect] = []
+        if theirs.view < self.view or (theirs.view == self.view and theirs.changing):
+            if self.active and self._new_view is not None:
+                effects.append(Send(peer, self._new_view))
+            elif self._own_view_change is not None:
+                effects.append(Send(peer, self._own_view_change.signed))
+        if theirs.stable < self.stable and self.certificate is not None:
+            effects.append(Send(peer, self.certificate))
+        effects += [
+            Send(peer, one.signed) for one in self._checkpoints.own(self.key) if one.body.height > theirs.stable
+        ]
+        if self.active and theirs.view == self.view and not theirs.changing:
+            for slot in self._log.slots():
+                if slot.seq > theirs.executed:
+                    effects += self._resend(peer, slot)
+        return effects
+
+    def _resend(self, peer: Key, slot: Slot) -> list[Effect]:
+        """Our own votes in this view for one slot."""
+        ballot = slot.ballots.get(self.view)
+        if ballot is None:
+            return []
+        effects: list[Effect] = []
+        if ballot.order is not None and ballot.order.sender == self.key:
+            effects.append(Send(peer, ballot.order.signed, self._batches.get(ballot.order.body.batch)))
+        if self.key in ballot.prepares:
+            effects.append(Send(peer, ballot.prepares[self.key].signed))
+        if self.key in ballot.commits:
+            effects.append(Send(peer, ballot.commits[self.key].signed))
+        return effects
+
+    # Restart
+
+    def restore(self, executed: Header | None, certificate: Certificate | None, records: Iterable[object]) -> None:
+        """Take up where the journal ends: `records` are what was persisted, oldest first.
+
+        Every vote that was written is known again before the first message is sent, so that no restart votes
+        twice for one view, height and phase.
+        """
+        assert self._ticks == 0, "restored after it had started"
+        if certificate is not None:
+            self.stable = certificate.header.height
+            self.certificate = certificate
+        if executed is not None:
+            self.executed = executed.height
+        assert self.executed >= self.stable, "restored to a state before its checkpoint"
+        for record in records:
+            match record:
+                case Batch():
+                    self._batches[batch_digest(record)] = record
+                case Prepared():
+                    self._restore_proof(record)
+                case Signed():
+                    self._restore_signed(record)
+                case _:
+                    raise AssertionError(f"the journal holds a {type(record).__name__}")
+        if executed is not None and executed.height > self.stable:
+            # Executed, perhaps without having been signed; the same header always gets the same signature.
+            self._checkpoints.add(self.signer.verified(executed))
+        if self._new_view is not None:
+            self._restore_orders(self._new_view)
+        self._restore_waiting()
+
+    def _restore_orders(self, signed: Signed) -> None:
+        """What our view began with, so far as it is not permanent, is due again."""
+        message = verify(signed, self.signer.network, NewView)
+        fault, carried, orders = new_view_fault(message, self.group, self._window)
+        assert carried is not None, f"the journal holds a {fault}"
+        self._assigned = max([carried.stable, *(seq for seq, _ in carried.orders)])
+        for order in orders:
+            if self._log.between(self.stable, order.body.seq):
+                ballot = self._log.slot(order.body.seq).ballot(self.view)
+                ballot.order, ballot.carried = order, True
+        self._carried = tuple(one for one in orders if one.body.seq > self.stable + self._window)
+
+    def _restore_waiting(self) -> None:
+        """What the primary of our view has begun is due again; what earlier views began is not."""
+        for slot in self._log.slots():
+            ballot = slot.ballots.get(self.view)
+            if ballot is None or not self.active:
+                continue
+            if ballot.order is not None and ballot.order.sender == self.key:
+                self._assigned = max(self._assigned, slot.seq)
+            if slot.seq > self.executed:
+                self._waiting[f"slot {slot.seq}"] = 0
+
+    def _restore_proof(self, proof: Prepared) -> None:
+        if proof.seq > self.stable:
+            slot = self._log.slot(proof.seq)
+            if slot.proof is None or slot.proof.view < proof.view:
+                slot.proof = proof
+
+    def _restore_signed(self, signed: Signed) -> None:
+        message = verify(signed, self.signer.network, PrePrepare, Prepare, Commit, Header, ViewChange, NewView, Refusal)
+        body = message.body
+        match body:
+            case NewView():
+                if body.view >= self.view:
+                    self.view, self.active, self._new_view = body.view, True, signed
+                    self._own_view_change = None
+            case ViewChange():
+                if body.view > self.view:
+                    own = Verified(message.sender, body, signed)
+                    self.view, self.active, self._own_view_change = body.view, False, own
+                    self._new_view = None
+                    self._view_changes[self.key] = own
+            case Header():
+                if body.height > self.stable:
+                    self._checkpoints.add(Verified(message.sender, body, signed))
+            case Refusal():
+                pass
+            case PrePrepare() | Prepare() | Commit():
+                if body.seq > self.stable:
+                    self._restore_vote(message.sender, body, signed)
+
+    def _restore_vote(self, sender: Key, body: PrePrepare | Prepare | Commit, signed: Signed) -> None:
+        ballot = self._log.slot(body.seq).ballot(body.view)
+        match body:
+            case PrePrepare():
+                ballot.order, ballot.judged = Verified(sender, body, signed), True
+            case Prepare():
+                primary = self.group.primary(body.view)
+                order = PrePrepare(body.view, body.seq, body.batch)
+                ballot.order, ballot.judged = Verified(primary, order, self._order_of(body, primary)), True
+                ballot.prepares[sender] = Verified(sender, body, signed)
+            case Commit():
+                ballot.commits[sender] = Verified(sender, body, signed)
+
+    def describe(self) -> str:
+        """Where this replica stands, for a log line."""
+        state = "in" if self.active else "changing to"
+        return (
+            f"{state} view {self.view}, primary {short(self.primary)}, executed {self.executed}, stable {self.stable}"
+        )

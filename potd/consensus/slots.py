@@ -1,0 +1,99 @@
+"""The log of one replica: for each sequence number, the order, the agreement and the commitment. Decides nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from potd.consensus.quorum import Group
+from potd.wire.consensus import Commit, Prepare, Prepared, PrePrepare
+from potd.wire.envelope import Verified, attestation_of
+from potd.wire.ids import Digest, Key
+
+
+@dataclass
+class Ballot:
+    """One sequence number in one view."""
+
+    view: int
+    seq: int
+    order: Verified[PrePrepare] | None = None
+    carried: bool = False  # by a new view, with proof: it is not judged again [4.4]
+    judged: bool = False
+    prepares: dict[Key, Verified[Prepare]] = field(default_factory=dict)
+    commits: dict[Key, Verified[Commit]] = field(default_factory=dict)
+
+    def agreed(self, order: Verified[PrePrepare]) -> list[Verified[Prepare]]:
+        """The backups' agreements to this very order, by key.
+
+        A lying primary can sign one order in two ways; agreements to both would not add up to one proof.
+        """
+        prepares = [self.prepares[key] for key in sorted(self.prepares)]
+        return [
+            one for one in prepares if (one.body.batch, one.body.primary) == (order.body.batch, order.signed.signature)
+        ]
+
+    def committed(self, quorum: int) -> Digest | None:
+        """The digest that a quorum says it has prepared, if there is one."""
+        counts: dict[Digest, int] = {}
+        for key in sorted(self.commits):
+            digest = self.commits[key].body.batch
+            counts[digest] = counts.get(digest, 0) + 1
+        for digest, count in counts.items():
+            if count >= quorum:
+                return digest
+        return None
+
+    def prepared(self, group: Group) -> Prepared | None:
+        """The order and the agreement of a quorum, the primary's order counting as its own. [4.2]"""
+        if self.order is None:
+            return None
+        digest = self.order.body.batch
+        agreed = self.agreed(self.order)
+        if len(agreed) + 1 < group.quorum:
+            return None
+        backups = tuple(attestation_of(one.signed) for one in agreed[: group.quorum - 1])
+        return Prepared(self.view, self.seq, digest, attestation_of(self.order.signed), backups)
+
+
+@dataclass
+class Slot:
+    """One sequence number over all views."""
+
+    seq: int
+    ballots: dict[int, Ballot] = field(default_factory=dict)
+    proof: Prepared | None = None  # of the highest view in which it was prepared here [P]
+    chosen: Digest | None = None  # what a quorum has committed
+    delivered: bool = False
+    kept: set[Digest] = field(default_factory=set)  # batches that were written down for this slot
+
+    def ballot(self, view: int) -> Ballot:
+        if view not in self.ballots:
+            self.ballots[view] = Ballot(view, self.seq)
+        return self.ballots[view]
+
+
+class Log:
+    """The slots between the watermarks. [4.2, 4.3]"""
+
+    def __init__(self, window: int) -> None:
+        self._window = window
+        self._slots: dict[int, Slot] = {}
+
+    def between(self, stable: int, seq: int) -> bool:
+        """Whether `seq` lies between the watermarks."""
+        return stable < seq <= stable + self._window
+
+    def slot(self, seq: int) -> Slot:
+        if seq not in self._slots:
+            self._slots[seq] = Slot(seq)
+        return self._slots[seq]
+
+    def get(self, seq: int) -> Slot | None:
+        return self._slots.get(seq)
+
+    def slots(self) -> list[Slot]:
+        return [self._slots[seq] for seq in sorted(self._slots)]
+
+    def forget_up_to(self, seq: int) -> None:
+        for old in [one for one in self._slots if one <= seq]:
+            del self._slots[old]

@@ -1,0 +1,97 @@
+"""Single messages and proofs, made by hand, for tests of one replica."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from potd.consensus.events import BODIES, Broadcast, Effect, Held, Judged, Persist, Received, Send
+from potd.consensus.replica import Replica
+from potd.wire.blocks import Batch, Certificate, Header, batch_digest
+from potd.wire.codec import decode
+from potd.wire.consensus import Commit, NewView, Prepare, Prepared, PrePrepare, ViewChange
+from potd.wire.envelope import Signed, Verified, attestation_of
+from tests.consensus.cluster import batch_of, group, signer
+
+PATIENCE = 10
+WINDOW = 8
+A, B = batch_of(b"a"), batch_of(b"b")
+
+
+def replica(index: int, size: int = 4) -> Replica:
+    return Replica(signer(index), group(size), patience_ticks=PATIENCE, window=WINDOW)
+
+
+def said(index: int, body: Any) -> Received:
+    return Received(signer(index).verified(body))
+
+
+def order(batch: Batch, seq: int = 1, view: int = 0, size: int = 4) -> Verified[PrePrepare]:
+    """The order of the view's primary."""
+    return signer(view % size).verified(PrePrepare(view, seq, batch_digest(batch)))
+
+
+def agreement(index: int, batch: Batch, seq: int = 1, view: int = 0, size: int = 4) -> Verified[Prepare]:
+    signature = order(batch, seq, view, size).signed.signature
+    return signer(index).verified(Prepare(view, seq, batch_digest(batch), signature))
+
+
+def commitment(index: int, batch: Batch, seq: int = 1, view: int = 0) -> Verified[Commit]:
+    return signer(index).verified(Commit(view, seq, batch_digest(batch)))
+
+
+def proof(batch: Batch, seq: int = 1, view: int = 0, size: int = 4, by: tuple[int, ...] = (1, 2)) -> Prepared:
+    backups = sorted(attestation_of(agreement(one, batch, seq, view, size).signed) for one in by)
+    primary = attestation_of(order(batch, seq, view, size).signed)
+    return Prepared(view, seq, batch_digest(batch), primary, tuple(backups))
+
+
+def certificate(header: Header, by: tuple[int, ...] = (0, 1, 2)) -> Certificate:
+    return Certificate(header, tuple(sorted(attestation_of(signer(one).sign(header)) for one in by)))
+
+
+def leave(
+    index: int, view: int = 1, proofs: Iterable[Prepared] = (), stable: Certificate | None = None
+) -> Verified[ViewChange]:
+    height = stable.header.height if stable else 0
+    return signer(index).verified(ViewChange(view, height, (stable,) if stable else (), tuple(proofs)))
+
+
+def begin(view_changes: Iterable[Verified[ViewChange]], orders: Iterable[tuple[int, Batch]] = (), view: int = 1) -> Any:
+    """A new view by its primary (of four), right or wrong."""
+    primary = signer(view % 4)
+    shown = tuple(one.signed for one in sorted(view_changes, key=lambda one: one.sender))
+    ordered = tuple(primary.sign(PrePrepare(view, seq, batch_digest(batch))) for seq, batch in orders)
+    return primary.verified(NewView(view, shown, ordered))
+
+
+def propose(backup: Replica, batch: Batch, seq: int = 1, view: int = 0, size: int = 4) -> list[Effect]:
+    """The order, its batch and an agreeing judgement."""
+    effects = backup.step(Received(order(batch, seq, view, size)))
+    effects += backup.step(Held(batch_digest(batch), batch))
+    return effects + backup.step(Judged(view, seq, batch_digest(batch), ""))
+
+
+def sent(effects: Iterable[Effect], kind: type[Any]) -> list[Any]:
+    """The bodies of this kind that go out, to everybody or to one."""
+    bodies = []
+    for effect in effects:
+        signed = (
+            effect.signed if isinstance(effect, Broadcast) else effect.message if isinstance(effect, Send) else None
+        )
+        bodies += [_body(signed, kind)] if isinstance(signed, Signed) else []
+    return [one for one in bodies if one is not None]
+
+
+def persisted(effects: Iterable[Effect]) -> list[object]:
+    return [one.record for one in effects if isinstance(one, Persist)]
+
+
+def of_kind(effects: Iterable[Effect], kind: type[Any]) -> list[Any]:
+    return [one for one in effects if isinstance(one, kind)]
+
+
+def _body(signed: Signed, kind: type[Any]) -> Any:
+
+    body = decode(signed.payload, *BODIES)
+    return body if isinstance(body, kind) else None
