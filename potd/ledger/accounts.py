@@ -1,0 +1,110 @@
+"""Operations as such: keys, nonces, fees and transfers. What tasks make of theirs is `tasks`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import assert_never
+
+from potd.ledger import tasks
+from potd.ledger.entries import Account
+from potd.ledger.reasons import receipt
+from potd.ledger.state import Ledger
+from potd.ledger.working import Working
+from potd.wire.blocks import Receipt, record_digest
+from potd.wire.codec import Malformed, decode, encode
+from potd.wire.envelope import Signed
+from potd.wire.genesis import Parameters
+from potd.wire.ids import NOTHING, Key, account_id, short
+from potd.wire.operations import OPERATIONS, Enrol, Leave, Operation, Submit, Transfer
+
+NONCES_AHEAD = 64  # how far ahead of its turn an operation may wait outside the ledger
+
+
+def operate(work: Working, signed: Signed) -> Receipt:
+    """Execute an operation, once. Its signature has been checked.
+
+    One that may not be executed at all (`_refusal`) changes nothing. Any other pays its fee and uses its nonce, also
+    when what it asks for cannot be done: else it could be tried again, and fill batches, for nothing.
+    """
+    return receipt(record_digest(signed), _operate(work, signed))
+
+
+def fee_micro(parameters: Parameters, signed: Signed) -> int:
+    return len(encode(signed)) * parameters.fee_per_byte_micro
+
+
+def why_not(ledger: Ledger, signed: Signed) -> str:
+    """Why this operation is not worth keeping until a batch takes it, or nothing. An early nonce may wait its turn."""
+    operation = _decoded(signed)
+    if operation is None:
+        return "not an operation"
+    account = ledger.account(operation.account) or _new()
+    if operation.nonce > account.nonce + NONCES_AHEAD:
+        return f"nonce {operation.nonce} is far ahead of {account.nonce}"
+    if operation.nonce > account.nonce:
+        account = replace(account, nonce=operation.nonce)
+    return _refusal(account, operation, signed.key, fee_micro(ledger.parameters(), signed))
+
+
+def _operate(work: Working, signed: Signed) -> str:
+    operation = _decoded(signed)
+    if operation is None:
+        return "not an operation"
+    account = work.account(operation.account) or _new()
+    fee = fee_micro(work.parameters, signed)
+    reason = _refusal(account, operation, signed.key, fee)
+    if reason:
+        return reason
+    if account.owner_key == NOTHING:
+        account = replace(account, owner_key=signed.key, node_key=signed.key)
+    account = replace(account, nonce=account.nonce + 1, balance_micro=account.balance_micro - fee)
+    work.put_account(operation.account, account)
+    work.taken_micro += fee
+    match operation:
+        case Transfer():
+            return _transfer(work, operation, account)
+        case Submit():
+            return tasks.submit(work, operation, account, signed)
+        case Enrol():
+            return tasks.enrol(work, operation, account)
+        case Leave():
+            return tasks.leave(work, operation)
+        case _:
+            assert_never(operation)
+
+
+def _refusal(account: Account, operation: Operation, key: Key, fee: int) -> str:
+    """Why this account does not execute this operation now, or nothing."""
+    if account.owner_key == NOTHING:
+        if account_id(key) != operation.account:
+            return f"key {short(key)} is not the one that account {short(operation.account)} is made from"
+    elif key not in (account.owner_key, account.node_key):
+        return f"key {short(key)} is not one of account {short(operation.account)}"
+    if operation.nonce != account.nonce:
+        return f"nonce {operation.nonce} where {account.nonce} is due"
+    if account.balance_micro < fee:
+        return f"a fee of {fee} micro-units, and a balance of {account.balance_micro}"
+    return ""
+
+
+def _transfer(work: Working, operation: Transfer, account: Account) -> str:
+    if operation.amount_micro == 0:
+        return "nothing to transfer"
+    if operation.to == NOTHING:
+        return "a transfer to nobody"
+    if account.balance_micro < operation.amount_micro:
+        return f"a transfer of {operation.amount_micro} micro-units, and a balance of {account.balance_micro}"
+    work.debit(operation.account, operation.amount_micro)
+    work.credit(operation.to, operation.amount_micro)
+    return ""
+
+
+def _decoded(signed: Signed) -> Operation | None:
+    try:
+        return decode(signed.payload, *OPERATIONS)
+    except Malformed:
+        return None
+
+
+def _new() -> Account:
+    return Account(NOTHING, NOTHING, 0, 0)

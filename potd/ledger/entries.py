@@ -1,0 +1,180 @@
+"""What the state map holds, as messages, and under which keys. Knows nothing of how it changes.
+
+g             Globals              a + account   Account
+p             Parameters           t + task      Task
+v             Seats                s + task      TaskSpec
+i             TaskIndex
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Annotated
+
+from potd.wire.codec import I64, U8, U32, U63, Range, Size, message
+from potd.wire.envelope import Signed
+from potd.wire.genesis import Parameters
+from potd.wire.ids import AccountId, BlobRef, Digest, Key, TaskId
+from potd.wire.operations import Amount, Units
+from potd.wire.rounds import MINERS_MAX, VALIDATORS_MAX, Measured
+from potd.wire.tasks import TaskSpec
+
+TASKS_MAX = 4096  # that the ledger lists; beyond it the oldest finished one is forgotten
+
+GLOBALS, PARAMETERS, SEATS, INDEX = b"g", b"p", b"v", b"i"
+_ACCOUNT, _TASK, _SPEC = b"a", b"t", b"s"
+
+
+class Phase(IntEnum):
+    """Where a task stands."""
+
+    WAITING = 0  # for its first miners_min miners
+    TRAINING = 1  # the round is open; a seal is due
+    REVEALING = 2  # the round is sealed; an update is due
+    ASLEEP = 3  # too many rounds have lapsed in a row; an enrolment wakes it
+    DONE = 4  # trained, or out of escrow; what is left has gone back to its owner
+
+
+@message(110)
+@dataclass(frozen=True)
+class Account:
+    """Keys are NOTHING until the account, which others may pay at any time, speaks for the first time."""
+
+    owner_key: Key
+    node_key: Key
+    balance_micro: Amount
+    nonce: U63  # of its next operation
+
+
+@message(111)
+@dataclass(frozen=True)
+class Seat:
+    """A validator: the account that earns, and the key that votes."""
+
+    account: AccountId
+    key: Key
+
+
+@message(112)
+@dataclass(frozen=True)
+class Seats:
+    """The validators that decide the next height, in the order in which they become primary."""
+
+    seats: Annotated[tuple[Seat, ...], Size(1, VALIDATORS_MAX)]
+
+
+@message(113)
+@dataclass(frozen=True)
+class Globals:
+    """What every height changes. `previous` and the history stop one header short of `height`'s own, which does not
+    exist before this state has its root."""
+
+    network: Digest
+    protocol: U32
+    height: U63
+    supply_micro: Amount
+    fees_micro: Amount  # what was taken for the validators and does not yet divide among them
+    previous: Digest  # header digest of height - 1; NOTHING up to height 1
+    history_count: U63  # headers in the history: those of heights 1 to height - 1
+    history_peaks: Annotated[tuple[Digest, ...], Size(0, 63)]  # the mountain range over their digests
+
+
+@message(114)
+@dataclass(frozen=True)
+class TaskIndex:
+    """The tasks there are, in the order in which they were opened."""
+
+    ids: Annotated[tuple[TaskId, ...], Size(0, TASKS_MAX)]
+
+
+@message(115)
+@dataclass(frozen=True)
+class Miner:
+    """An account enrolled for a task."""
+
+    account: AccountId
+    key: Key  # its node key when it enrolled
+    units: Units  # in force
+    units_next: Units  # what it last asked for; in the next window that is fixed
+    missed: Annotated[int, Range(0, 255)]  # rounds in a row
+    suspended: bool
+    joined_round: U63  # the first round that it may commit to
+    earned_micro: Amount  # since it enrolled
+
+
+@message(116)
+@dataclass(frozen=True)
+class Member:
+    """A miner's place in a window."""
+
+    miner: AccountId
+    units: Units
+
+
+@message(117)
+@dataclass(frozen=True)
+class Window:
+    """Who trains in a stretch of rounds, and the seed that deals out its shards. Fixed one window ahead."""
+
+    begins: U63  # its first round
+    seed: Digest
+    members: Annotated[tuple[Member, ...], Size(0, MINERS_MAX)]  # by miner
+
+
+@message(118)
+@dataclass(frozen=True)
+class Task:
+    """One training run. Its windows are empty while it waits."""
+
+    id: TaskId
+    owner: AccountId
+    spec: Digest
+    opened_height: U63
+    phase: U8  # Phase
+    round: U63
+    counted_rounds: U63
+    lapses: Annotated[int, Range(0, 255)]  # in a row
+    model: BlobRef
+    momentum: BlobRef
+    aggregate: BlobRef  # what led to this model from the one before; NO_BLOB at first
+    seed: Digest  # of the round
+    escrow_micro: Amount
+    deadline_ticks: Annotated[int, Range(2, 2**31)]  # for commitments, since the round opened
+    miners: Annotated[tuple[Miner, ...], Size(0, MINERS_MAX)]  # by account
+    window: Window
+    next_window: Window
+    seal: Digest  # record digest of the seal while revealing, else NOTHING
+    sealed: Annotated[tuple[Signed, ...], Size(0, MINERS_MAX)]  # Commitment, by miner, while revealing
+    measured: Annotated[tuple[Measured, ...], Size(0, 1)]  # the newest agreed evaluation
+    loss_micro: I64  # lower median of what the miners counted last said
+
+    def miner(self, account: AccountId) -> Miner | None:
+        at = bisect_left(self.miners, account, key=lambda one: one.account)
+        return self.miners[at] if at < len(self.miners) and self.miners[at].account == account else None
+
+    def active(self) -> Iterator[Miner]:
+        """Those who are not suspended, by account."""
+        return (one for one in self.miners if not one.suspended)
+
+    def expected(self) -> Iterator[Miner]:
+        """Those who may commit to the round that is open, by account."""
+        return (one for one in self.active() if one.joined_round <= self.round)
+
+
+Entry = Globals | Parameters | Seats | TaskIndex | Account | Task | TaskSpec
+ENTRIES: tuple[type[Entry], ...] = (Globals, Parameters, Seats, TaskIndex, Account, Task, TaskSpec)
+
+
+def account_key(account: AccountId) -> bytes:
+    return _ACCOUNT + account
+
+
+def task_key(task: TaskId) -> bytes:
+    return _TASK + task
+
+
+def spec_key(task: TaskId) -> bytes:
+    return _SPEC + task

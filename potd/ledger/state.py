@@ -1,0 +1,175 @@
+"""The ledger's state: the map, and reading it. Knows nothing of how it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from potd.ledger.entries import (
+    ENTRIES,
+    GLOBALS,
+    INDEX,
+    PARAMETERS,
+    SEATS,
+    Account,
+    Entry,
+    Globals,
+    Seat,
+    Seats,
+    Task,
+    TaskIndex,
+    account_key,
+    spec_key,
+    task_key,
+)
+from potd.wire.blocks import Header
+from potd.wire.codec import decode, encode
+from potd.wire.genesis import SUPPLY_MAX, Genesis, Parameters, genesis_digest
+from potd.wire.ids import NOTHING, AccountId, Digest, TaskId, account_id
+from potd.wire.merkle_map import MerkleMap
+from potd.wire.tasks import TaskSpec
+
+E = TypeVar("E", bound=Entry)
+
+_DECODED_MAX = 4096  # entries kept decoded, over all versions of the ledger
+
+
+class _Decoded:
+    """Entries once decoded, checked against the bytes they came from; the oldest goes first."""
+
+    def __init__(self) -> None:
+        self._entries: dict[bytes, tuple[bytes, Entry]] = {}
+
+    def get(self, key: bytes, data: bytes, kind: type[E]) -> E:
+        known = self._entries.get(key)
+        if known is not None and known[0] == data and isinstance(known[1], kind):
+            return known[1]
+        entry = decode(data, kind)
+        self.put(key, data, entry)
+        return entry
+
+    def put(self, key: bytes, data: bytes, entry: Entry) -> None:
+        self._entries.pop(key, None)
+        if len(self._entries) >= _DECODED_MAX:
+            del self._entries[next(iter(self._entries))]
+        self._entries[key] = (data, entry)
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The state after one height. Its root is what `header`, the one of that height, says; at genesis there is none.
+
+    The header itself is not in the map: the next height begins by linking it.
+    """
+
+    entries: MerkleMap = field(repr=False, compare=False)
+    header: Header | None
+    decoded: _Decoded = field(default_factory=_Decoded, repr=False, compare=False)
+
+    @staticmethod
+    def from_entries(entries: Iterable[tuple[bytes, bytes]], header: Header | None) -> Ledger:
+        """The ledger whose map holds just these. Raises ValueError if that is not the state that the header names."""
+        state = MerkleMap().updated(entries)
+        if header is not None and state.root() != header.state:
+            raise ValueError(f"the state does not hash to what the header of height {header.height} says")
+        ledger = Ledger(state, header)
+        if state.get(GLOBALS) is None:
+            raise ValueError("the state has no globals")
+        if ledger.height != (0 if header is None else header.height):
+            raise ValueError(f"the state is of height {ledger.height}, the header is not")
+        return ledger
+
+    def root(self) -> Digest:
+        return self.entries.root()
+
+    def read(self, key: bytes, kind: type[E]) -> E | None:
+        data = self.entries.get(key)
+        return None if data is None else self.decoded.get(key, data, kind)
+
+    def globals(self) -> Globals:
+        return self._always(GLOBALS, Globals)
+
+    def parameters(self) -> Parameters:
+        return self._always(PARAMETERS, Parameters)
+
+    def validators(self) -> tuple[Seat, ...]:
+        """Those who decide the next height, in the order in which they become primary."""
+        return self._always(SEATS, Seats).seats
+
+    def task_ids(self) -> tuple[TaskId, ...]:
+        """In the order in which they were opened."""
+        return self._always(INDEX, TaskIndex).ids
+
+    def tasks(self) -> Iterator[Task]:
+        """In the order in which they were opened."""
+        return (self._always(task_key(one), Task) for one in self.task_ids())
+
+    def account(self, account: AccountId) -> Account | None:
+        return self.read(account_key(account), Account)
+
+    def task(self, task: TaskId) -> Task | None:
+        return self.read(task_key(task), Task)
+
+    def spec(self, task: TaskId) -> TaskSpec | None:
+        return self.read(spec_key(task), TaskSpec)
+
+    @property
+    def height(self) -> int:
+        return self.globals().height
+
+    @property
+    def network(self) -> Digest:
+        return self.globals().network
+
+    def _always(self, key: bytes, kind: type[E]) -> E:
+        entry = self.read(key, kind)
+        assert entry is not None, f"no {kind.__name__} in the state"
+        return entry
+
+
+def genesis_ledger(genesis: Genesis) -> Ledger:
+    """Height 0. Raises ValueError for a genesis that cannot be: a validator listed twice, or too much money.
+
+    A validator's account is the one made from its key, which is owner and node key in one.
+    """
+    if len(set(genesis.validators)) < len(genesis.validators):
+        raise ValueError("a validator is listed twice")
+    balances: dict[bytes, int] = dict.fromkeys(genesis.validators, 0)
+    for one in genesis.balances:
+        balances[one.owner_key] = balances.get(one.owner_key, 0) + one.amount_micro
+    supply = sum(balances.values())
+    if supply > SUPPLY_MAX:
+        raise ValueError(f"balances of {supply} micro-units, at most {SUPPLY_MAX}")
+    seats = tuple(Seat(account_id(key), key) for key in genesis.validators)
+    entries: list[tuple[bytes, Entry]] = [
+        (GLOBALS, Globals(genesis_digest(genesis), genesis.protocol, 0, supply, 0, NOTHING, 0, ())),
+        (PARAMETERS, genesis.parameters),
+        (SEATS, Seats(seats)),
+        (INDEX, TaskIndex(())),
+    ]
+    for key, amount in balances.items():
+        entries.append((account_key(account_id(key)), Account(key, key, amount, 0)))
+    return Ledger(MerkleMap().updated((key, encode(entry)) for key, entry in entries), None)
+
+
+def entries_of(ledger: Ledger) -> Iterator[tuple[bytes, Entry]]:
+    """Every entry, decoded, by position in the map."""
+    for key, data in ledger.entries.items():
+        yield key, decode(data, *ENTRIES)
+
+
+def supply(ledger: Ledger) -> int:
+    """All there is, added up, in micro-units: balances, escrows, fees not yet shared. The same at every height."""
+    total = 0
+    for _, entry in entries_of(ledger):
+        match entry:
+            case Account():
+                total += entry.balance_micro
+            case Task():
+                total += entry.escrow_micro
+            case Globals():
+                total += entry.fees_micro
+            case _:
+                pass
+    return total

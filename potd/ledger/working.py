@@ -1,0 +1,93 @@
+"""The state while one batch executes: what it has changed so far, over the ledger before it. Decides nothing.
+
+Whoever writes here has checked every premise first: nothing is ever taken back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypeVar
+
+from potd.ledger.entries import INDEX, Account, Entry, Task, TaskIndex, account_key, spec_key, task_key
+from potd.ledger.state import Ledger
+from potd.wire.codec import encode
+from potd.wire.genesis import Parameters
+from potd.wire.ids import NOTHING, AccountId, Digest, TaskId
+from potd.wire.tasks import TaskSpec
+
+E = TypeVar("E", bound=Entry)
+
+
+class Working:
+    """`height` is the one being executed, `previous` the digest of the header before it."""
+
+    def __init__(self, ledger: Ledger, height: int, previous: Digest) -> None:
+        self._ledger = ledger
+        self._changed: dict[bytes, Entry | None] = {}
+        self.height = height
+        self.previous = previous
+        self.parameters: Parameters = ledger.parameters()
+        self.seats = ledger.validators()
+        self.taken_micro = 0  # for the validators, by this batch
+
+    @property
+    def some_honest(self) -> int:
+        """f + 1 of the validators: so many always have an honest one among them."""
+        return (len(self.seats) - 1) // 3 + 1
+
+    def account(self, account: AccountId) -> Account | None:
+        return self._read(account_key(account), Account)
+
+    def task(self, task: TaskId) -> Task | None:
+        return self._read(task_key(task), Task)
+
+    def spec(self, task: TaskId) -> TaskSpec:
+        spec = self._read(spec_key(task), TaskSpec)
+        assert spec is not None, "a task without its spec"
+        return spec
+
+    def task_ids(self) -> tuple[TaskId, ...]:
+        index = self._read(INDEX, TaskIndex)
+        assert index is not None
+        return index.ids
+
+    def put_account(self, account: AccountId, entry: Account) -> None:
+        self._changed[account_key(account)] = entry
+
+    def put_task(self, entry: Task) -> None:
+        self._changed[task_key(entry.id)] = entry
+
+    def put(self, key: bytes, entry: Entry) -> None:
+        self._changed[key] = entry
+
+    def delete(self, key: bytes) -> None:
+        self._changed[key] = None
+
+    def credit(self, account: AccountId, amount_micro: int) -> None:
+        """Pay the account, which comes into being if it is new."""
+        assert amount_micro >= 0
+        entry = self.account(account) or Account(NOTHING, NOTHING, 0, 0)
+        self.put_account(account, replace(entry, balance_micro=entry.balance_micro + amount_micro))
+
+    def debit(self, account: AccountId, amount_micro: int) -> None:
+        entry = self.account(account)
+        assert entry is not None, "a debit of nobody"
+        assert 0 <= amount_micro <= entry.balance_micro, "a debit that was not checked"
+        self.put_account(account, replace(entry, balance_micro=entry.balance_micro - amount_micro))
+
+    def changes(self) -> tuple[tuple[bytes, bytes | None], ...]:
+        """What to store, by key: the new bytes of an entry, or None for one that is gone."""
+        changes: list[tuple[bytes, bytes | None]] = []
+        for key, entry in sorted(self._changed.items()):
+            data = None if entry is None else encode(entry)
+            if data is not None and entry is not None:
+                self._ledger.decoded.put(key, data, entry)
+            changes.append((key, data))
+        return tuple(changes)
+
+    def _read(self, key: bytes, kind: type[E]) -> E | None:
+        if key in self._changed:
+            entry = self._changed[key]
+            assert entry is None or isinstance(entry, kind)
+            return entry
+        return self._ledger.read(key, kind)

@@ -1,0 +1,211 @@
+"""A small network for tests of the ledger: real keys and signatures, a short task, and rounds played to order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from potd.ledger.apply import Executed, execute
+from potd.ledger.entries import Account, Task
+from potd.ledger.state import Ledger, genesis_ledger
+from potd.wire.blocks import Batch, Record
+from potd.wire.codec import encode
+from potd.wire.envelope import Signed, Signer
+from potd.wire.genesis import Allotment, Genesis, Parameters, genesis_digest
+from potd.wire.ids import NO_BLOB, NOTHING, BlobRef, account_id, digest, task_id
+from potd.wire.operations import Enrol, Leave, Operation, Submit, Transfer
+from potd.wire.rounds import Commitment, Contribution, Evaluation, Measured, Named, Outcome, Report, Seal, Step, Update
+from potd.wire.tasks import EncodingSpec, ModelSpec, OptimiserSpec, TaskSpec
+
+VALIDATORS = 4
+PEOPLE = 8  # the first four are the validators
+
+BALANCE = 1_000_000_000
+
+
+def _seed(name: str) -> bytes:
+    return digest("test", name.encode())
+
+
+def _key(index: int) -> bytes:
+    return Signer(_seed(f"person {index}"), NOTHING).key
+
+
+def genesis(**parameters: int) -> Genesis:
+    return Genesis(
+        name="test",
+        protocol=1,
+        created_unix=0,
+        validators=tuple(_key(i) for i in range(VALIDATORS)),
+        balances=tuple(Allotment(_key(i), BALANCE) for i in range(PEOPLE)),
+        parameters=Parameters(**parameters),
+    )
+
+
+def person(index: int, of: Genesis) -> Signer:
+    return Signer(_seed(f"person {index}"), genesis_digest(of))
+
+
+def blob(name: str, size: int = 40) -> BlobRef:
+    return BlobRef(digest("test blob", name.encode()), size)
+
+
+def spec(**changes: Any) -> TaskSpec:
+    fields: dict[str, Any] = {
+        "name": "a small task",
+        "model": ModelSpec("mlp", (3, 2), 10),
+        "weights": blob("weights"),
+        "manifest": blob("manifest"),
+        "samples": 1000,
+        "loss": "cross_entropy",
+        "optimiser": OptimiserSpec("nesterov", 900_000, (500_000,)),
+        "encoding": EncodingSpec("int8", 256, -20, 0),
+        "rule": "mean",
+        "rig_class": "float32",
+        "unit_batch": 8,
+        "rounds": 12,
+        "window_rounds": 4,
+        "miners_min": 2,
+        "pay_micro": 1003,
+        "validators_ppm": 150_000,
+        "deadline_ticks_min": 10,
+        "deadline_ticks_max": 200,
+        "evaluate_every": 2,
+    }
+    return TaskSpec(**{**fields, **changes})
+
+
+class World:
+    """One ledger, moved on by batches; every step is checked for what must always hold."""
+
+    def __init__(self, **parameters: int) -> None:
+        self.genesis = genesis(**parameters)
+        self.people = [person(i, self.genesis) for i in range(PEOPLE)]
+        self.ids = [account_id(one.key) for one in self.people]
+        self.ledger: Ledger = genesis_ledger(self.genesis)
+
+    def execute(self, *records: Record) -> Executed:
+        done = execute(self.ledger, Batch(records))
+        self.ledger = done.ledger
+        return done
+
+    def reasons(self, *records: Record) -> list[str]:
+        return [one.reason for one in self.execute(*records).receipts]
+
+    def account(self, who: int) -> Account:
+        account = self.ledger.account(self.ids[who])
+        assert account is not None
+        return account
+
+    def task(self, task: bytes) -> Task:
+        found = self.ledger.task(task)
+        assert found is not None
+        return found
+
+    # Operations
+
+    def sign(self, who: int, operation: Operation) -> Signed:
+        return self.people[who].sign(operation)
+
+    def transfer(self, who: int, to: bytes, amount_micro: int, *, nonce: int | None = None) -> Signed:
+        return self.sign(who, Transfer(self.ids[who], self._nonce(who, nonce), to, amount_micro, ""))
+
+    def submit(self, who: int, escrow_micro: int, of: TaskSpec, *, nonce: int | None = None) -> Signed:
+        return self.sign(who, Submit(self.ids[who], self._nonce(who, nonce), of, escrow_micro))
+
+    def enrol(self, who: int, task: bytes, units: int = 1, *, nonce: int | None = None) -> Signed:
+        return self.sign(who, Enrol(self.ids[who], self._nonce(who, nonce), task, units))
+
+    def leave(self, who: int, task: bytes, *, nonce: int | None = None) -> Signed:
+        return self.sign(who, Leave(self.ids[who], self._nonce(who, nonce), task))
+
+    def opened(self, *miners: int, escrow_micro: int = 100_000_000, units: int = 1, **changes: Any) -> bytes:
+        """A submitted task, and these miners enrolled for it."""
+        submission = self.submit(0, escrow_micro, spec(**changes))
+        assert self.reasons(submission) == [""]
+        name = task_id(encode(submission))
+        for who in miners:
+            assert self.reasons(self.enrol(who, name, units)) == [""]
+        return name
+
+    def _nonce(self, who: int, nonce: int | None) -> int:
+        return self.account(who).nonce if nonce is None else nonce
+
+    # Rounds
+
+    def commitment(self, who: int, task: bytes, /, **changes: Any) -> Signed:
+        """What this miner would commit to in the open round; `changes` to its fields."""
+        state = self.task(task)
+        of = self.ledger.spec(task)
+        assert of is not None
+        miner = state.miner(self.ids[who])
+        fields: dict[str, Any] = {
+            "task": task,
+            "round": state.round,
+            "miner": self.ids[who],
+            "model": state.model.root,
+            "payload": blob(f"payload {who} {state.round}"),
+            "samples": (miner.units if miner else 1) * of.unit_batch,
+            "finite": True,
+            "loss_micro": 1_000_000 + who,
+            "feedback": NOTHING,
+            "rig_class": of.rig_class,
+            "salt": NOTHING,
+        }
+        return self.people[who].sign(Commitment(**{**fields, **changes}))
+
+    def reports(
+        self,
+        task: bytes,
+        step: Step,
+        ticks: Mapping[int, Sequence[int]] | None = None,
+        *,
+        number: int | None = None,
+        measured: Sequence[Sequence[Measured]] = ((),) * VALIDATORS,
+        links: Sequence[Sequence[Named]] = ((),) * VALIDATORS,
+    ) -> tuple[Signed, ...]:
+        """A report of each validator. `ticks`: by miner, when each validator heard of it."""
+        round_ = self.task(task).round if number is None else number
+        made = []
+        for i in range(VALIDATORS):
+            held = sorted(Named(self.ids[who], NOTHING, heard[i]) for who, heard in (ticks or {}).items())
+            body = Report(task, round_, step.value, tuple(held), tuple(links[i]), tuple(measured[i]))
+            made.append(self.people[i].sign(body))
+        return tuple(sorted(made, key=lambda one: one.key))
+
+    def seal(self, task: bytes, commitments: Sequence[Signed], reports: tuple[Signed, ...] | None = None) -> Seal:
+        return Seal(task, self.task(task).round, reports or self.reports(task, Step.SEAL), tuple(commitments))
+
+    def sealed(self, task: bytes, *miners: int) -> Executed:
+        """The open round, sealed with these miners' commitments."""
+        by_id = sorted(miners, key=lambda who: self.ids[who])
+        return self.execute(self.seal(task, [self.commitment(who, task) for who in by_id]))
+
+    def update(
+        self, task: bytes, outcomes: Mapping[int, Outcome] | None = None, reports: tuple[Signed, ...] | None = None
+    ) -> Update:
+        """The agreed end of the sealed round; everything counts but what `outcomes` says otherwise."""
+        state = self.task(task)
+        by_id = {self.ids[who]: outcome for who, outcome in (outcomes or {}).items()}
+        key_ids = {one.key: name for one, name in zip(self.people, self.ids, strict=True)}
+        contributions = tuple(
+            Contribution(name, by_id.get(name, Outcome.COUNTED).value, 65_536)
+            for name in (key_ids[one.key] for one in state.sealed)
+        )
+        return Update(
+            task=task,
+            round=state.round,
+            reports=reports or self.reports(task, Step.UPDATE),
+            contributions=contributions,
+            aggregate=blob(f"aggregate {state.round}") if contributions else NO_BLOB,
+            model=blob(f"model {state.round + 1}"),
+            momentum=blob(f"momentum {state.round + 1}"),
+        )
+
+    def evaluation(self, task: bytes, number: int, measured: Sequence[Sequence[Measured]]) -> Evaluation:
+        return Evaluation(task, number, self.reports(task, Step.EVALUATION, number=number, measured=measured))
+
+    def played(self, task: bytes, *miners: int) -> None:
+        """A whole round in which these miners count."""
+        self.sealed(task, *miners)
+        assert self.reasons(self.update(task)) == [""]
