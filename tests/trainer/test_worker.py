@@ -1,0 +1,194 @@
+"""The trainer as its daemon sees it: a child at the other end of a socket."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save
+
+from potd.arithmetic.quantise import encode_payload
+from potd.trainer.data import Samples, gather
+from potd.trainer.layout import model_spec, weights_to_bytes
+from potd.trainer.step import gradient
+from potd.trainer.weights import GOLDEN, initial_weights
+from potd.wire.blobs import read_blob, write_blob
+from potd.wire.frames import read_frame, write_frame
+from potd.wire.ids import NO_BLOB, BlobRef
+from potd.wire.jobs import Evaluate, Evaluated, Failed, Ready, Train, Trained
+from potd.wire.tasks import Manifest, ModelSpec, TaskSpec
+
+ANSWERS: tuple[type[Trained] | type[Evaluated] | type[Failed], ...] = (Trained, Evaluated, Failed)
+
+
+class Worker:
+    def __init__(self, process: subprocess.Popen[str], connection: socket.socket) -> None:
+        self.process = process
+        self.connection = connection
+
+    def ask(self, job: Train | Evaluate) -> Trained | Evaluated | Failed | None:
+        write_frame(self.connection, job)
+        return read_frame(self.connection, *ANSWERS)
+
+
+@contextmanager
+def started(blobs: Path, device: str = "cpu") -> Iterator[Worker]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "potd.trainer", str(theirs.fileno()), str(blobs), "--device", device],
+            pass_fds=[theirs.fileno()],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        theirs.close()
+        ours.settimeout(60)
+        with process:
+            try:
+                yield Worker(process, ours)
+            finally:
+                process.kill()
+
+
+@pytest.fixture(scope="module")
+def worker(blobs: Path) -> Iterator[Worker]:
+    """One trainer for every test that leaves it alive."""
+    with started(blobs) as worker:
+        assert read_frame(worker.connection, Ready) == Ready("trainer", "cpu", torch.__version__, GOLDEN)
+        yield worker
+
+
+def train(spec: TaskSpec, manifest: Manifest, job: int = 1) -> Train:
+    shards = tuple(shard.blob for shard in manifest.training[3:6])
+    return Train(job, spec, 0, spec.weights, shards, tuple(range(250, 186, -1)))
+
+
+def failed(answer: object) -> str:
+    assert isinstance(answer, Failed)
+    return answer.reason
+
+
+def test_a_job_is_answered_by_the_encoded_gradient(
+    worker: Worker, blobs: Path, spec: TaskSpec, manifest: Manifest, training: Samples
+) -> None:
+    answer = worker.ask(train(spec, manifest))
+    weights = initial_weights(spec.model, 1)
+    batch = gather([training], [3 * 96 + one for one in range(250, 186, -1)])
+    expected = gradient(spec.model, weights, batch, torch.device("cpu"))
+    assert isinstance(answer, Trained)
+    assert replace(answer, payload=NO_BLOB, milliseconds=0) == Trained(1, NO_BLOB, 64, True, expected.loss_micro, 0)
+    assert read_blob(blobs, answer.payload) == encode_payload(expected.vector, spec.encoding)
+
+
+def test_an_evaluation_is_answered_by_counts(worker: Worker, spec: TaskSpec, manifest: Manifest) -> None:
+    answer = worker.ask(Evaluate(2, spec, spec.weights, tuple(shard.blob for shard in manifest.held_out)))
+    assert isinstance(answer, Evaluated)
+    assert (answer.job, answer.samples) == (2, 360)
+    assert 0 < answer.correct < 120
+    assert 2_000_000 < answer.loss_micro < 4_000_000
+
+
+def test_a_gradient_that_is_not_finite_has_no_payload(
+    worker: Worker, blobs: Path, spec: TaskSpec, manifest: Manifest
+) -> None:
+    weights = initial_weights(spec.model, 1)
+    weights[:] = np.float32(3e38)
+    broken = write_blob(blobs, weights_to_bytes(weights))
+    answer = worker.ask(replace(train(spec, manifest), model=broken))
+    assert isinstance(answer, Trained)
+    assert (answer.payload, answer.finite) == (NO_BLOB, False)
+
+
+def shard_of(blobs: Path, feature: float = 0.5, label: int = 0, shape: tuple[int, ...] = (1, 64)) -> BlobRef:
+    features = np.full(shape, feature, np.float32)
+    return write_blob(blobs, save({"features": features, "labels": np.full(shape[0], label, np.int64)}))
+
+
+def test_every_bad_job_fails_with_a_sentence_and_the_trainer_lives(
+    worker: Worker, blobs: Path, spec: TaskSpec, manifest: Manifest
+) -> None:
+    good = train(spec, manifest)
+    absent = BlobRef(bytes(range(32)), 100)
+    short = write_blob(blobs, b"short")
+    wrong = replace(spec.model, parameters=7)
+    wide = model_spec("mlp", (65, 10))
+
+    def with_shard(shard: BlobRef) -> Train:
+        return replace(good, shards=(shard,), samples=(0,))
+
+    def with_model(model: ModelSpec) -> Train:
+        weights = write_blob(blobs, bytes(4 * model.parameters))
+        return replace(good, spec=replace(spec, model=model), model=weights)
+
+    cases: list[tuple[Train, str]] = [
+        (replace(good, model=absent), f"blob {absent.root.hex()} is not here"),
+        (replace(good, model=replace(spec.weights, size=5)), f"is a file of {spec.weights.size} bytes, not 5"),
+        (replace(good, model=short), "weights of 5 bytes, not 76840"),
+        (with_shard(absent), f"blob {absent.root.hex()} is not here"),
+        (with_shard(short), "not a safetensors file"),
+        (with_shard(shard_of(blobs, feature=float("nan"))), "sample 0 holds a feature that is not a finite number"),
+        (with_shard(shard_of(blobs, label=10)), "sample 0 has the label 10, not in 0..9"),
+        (with_shard(shard_of(blobs, shape=(2, 65))), "a sample has the shape [65], not [64]"),
+        (replace(good, samples=(3 * 96,)), "of 288"),
+        (with_model(wide), "a sample has the shape [8, 8], not [65]"),
+        (replace(good, spec=replace(spec, model=wrong)), "has 19210 parameters, not 7"),
+        (replace(good, spec=replace(spec, model=replace(wrong, architecture="gpt"))), "unknown architecture 'gpt'"),
+        (replace(good, spec=replace(spec, loss="hinge")), "unknown loss 'hinge'"),
+        (replace(good, spec=replace(spec, rig_class="bf16")), "the task wants rigs of class 'bf16'"),
+    ]
+    for index, (job, reason) in enumerate(cases):
+        answer = worker.ask(replace(job, job=index))
+        assert reason in failed(answer)
+        assert isinstance(answer, Failed)
+        assert answer.job == index
+    assert isinstance(worker.ask(good), Trained)
+
+
+def test_a_killed_trainer_is_started_again_and_finds_the_same_payload(
+    blobs: Path, spec: TaskSpec, manifest: Manifest
+) -> None:
+    payloads = []
+    for _ in range(2):
+        with started(blobs) as worker:
+            assert read_frame(worker.connection, Ready)
+            answer = worker.ask(train(spec, manifest))
+            assert isinstance(answer, Trained)
+            payloads.append(answer.payload)
+            write_frame(worker.connection, train(spec, manifest))
+            worker.process.send_signal(signal.SIGKILL)
+            assert worker.process.wait() == -signal.SIGKILL
+    assert payloads[0] == payloads[1]
+
+
+def test_the_daemons_end_ends_the_trainer(blobs: Path) -> None:
+    with started(blobs) as worker:
+        assert read_frame(worker.connection, Ready)
+        os.kill(worker.process.pid, signal.SIGINT)  # Ctrl-C is for the daemon to answer
+        worker.connection.shutdown(socket.SHUT_WR)
+        assert worker.process.wait(30) == 0
+
+
+def test_a_device_that_is_not_there_is_said_and_ends_the_trainer(blobs: Path) -> None:
+    with started(blobs, "cuda:99") as worker:
+        assert "no CUDA device 99: " in failed(read_frame(worker.connection, Ready, Failed))
+        assert worker.process.wait(30) == 1
+        assert worker.process.stderr is not None
+        assert "no CUDA device 99: " in worker.process.stderr.read()
+
+
+def test_bytes_that_are_no_job_end_the_trainer_with_a_sentence(blobs: Path) -> None:
+    with started(blobs) as worker:
+        assert read_frame(worker.connection, Ready)
+        worker.connection.sendall(b"\xff\xff\xff\xff")
+        assert "not a job: a frame of 4294967295 bytes" in failed(read_frame(worker.connection, Failed))
+        assert worker.process.wait(30) == 1
