@@ -1,0 +1,1 @@
+"""How the cores feed one another: one deterministic machine, `Node.step(input) -> effects`."""

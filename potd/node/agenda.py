@@ -1,0 +1,104 @@
+"""What is waiting to be ordered: operations of accounts, and records of rounds. Orders nothing itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from potd.wire.blocks import BATCH_BYTES_MAX, Batch, Record, record_digest
+from potd.wire.codec import encode
+from potd.wire.envelope import Signed, Verified
+from potd.wire.ids import AccountId, Digest
+from potd.wire.operations import Operation
+from potd.wire.rounds import Evaluation, Seal, Update
+
+OPERATIONS_MAX = 4096
+PER_ACCOUNT_MAX = 64
+
+
+@dataclass
+class Waiting:
+    """One operation, and since which tick it waits."""
+
+    message: Verified[Operation]
+    since: int
+    ours: bool
+
+
+class Agenda:
+    """Bounded. A record or an operation leaves it by being executed, or by becoming impossible."""
+
+    def __init__(self) -> None:
+        self.operations: dict[Digest, Waiting] = {}
+        self._records: dict[tuple[str, bytes, int], tuple[Digest, Seal | Update | Evaluation]] = {}
+        self._in_flight: set[Digest] = set()
+
+    def add_operation(self, message: Verified[Operation], tick: int, ours: bool) -> str:
+        """Keep an operation for the next batch. The reason if there is no room."""
+        name = record_digest(message.signed)
+        if name in self.operations:
+            return ""
+        theirs = [one for one in self.operations.values() if one.message.body.account == message.body.account]
+        if len(theirs) >= PER_ACCOUNT_MAX:
+            return f"{len(theirs)} operations of this account are waiting already"
+        if len(self.operations) >= OPERATIONS_MAX:
+            return f"{len(self.operations)} operations are waiting already"
+        self.operations[name] = Waiting(message, tick, ours)
+        return ""
+
+    def add_record(self, record: Seal | Update | Evaluation) -> None:
+        """The newest record of a kind for a round replaces the one before."""
+        self._records[(type(record).__name__, record.task, record.round)] = (record_digest(record), record)
+
+    def pending_nonces(self, account: AccountId) -> list[int]:
+        return sorted(one.message.body.nonce for one in self.operations.values() if one.message.body.account == account)
+
+    def take(self, records_max: int) -> Batch | None:
+        """The next batch: records first, for rounds wait on them, then operations by account and nonce."""
+        chosen: list[Record] = []
+        size = 0
+        due: list[tuple[Digest, Record]] = list(self._records.values())
+        due += [
+            (name, one.message.signed)
+            for name, one in sorted(
+                self.operations.items(), key=lambda item: (item[1].message.body.account, item[1].message.body.nonce)
+            )
+        ]
+        for name, record in due:
+            if name in self._in_flight:
+                continue
+            length = len(encode(record)) + 16
+            if len(chosen) >= records_max or size + length > BATCH_BYTES_MAX:
+                break
+            chosen.append(record)
+            size += length
+            self._in_flight.add(name)
+        return Batch(tuple(chosen)) if chosen else None
+
+    def executed(self, names: list[Digest]) -> None:
+        gone = set(names)
+        for name in names:
+            self.operations.pop(name, None)
+            self._in_flight.discard(name)
+        for key in [key for key, (name, _) in self._records.items() if name in gone]:
+            del self._records[key]
+
+    def drop_operation(self, name: Digest) -> None:
+        self.operations.pop(name, None)
+        self._in_flight.discard(name)
+
+    def drop_stale(self, task: bytes, before_round: int) -> None:
+        """Seals and updates of rounds that are past."""
+        for key in [
+            key for key in self._records if key[1] == task and key[2] < before_round and key[0] != Evaluation.__name__
+        ]:
+            self._in_flight.discard(self._records.pop(key)[0])
+
+    def view_changed(self) -> None:
+        """Nothing that we gave out under the old view is sure to come through; records are worked out afresh."""
+        self._in_flight.clear()
+        self._records.clear()
+
+
+def operation_key(signed: Signed) -> str:
+    """Under which name the primary owes us an operation."""
+    return f"operation {record_digest(signed).hex()[:16]}"

@@ -1,0 +1,68 @@
+"""Catching up by certified blocks: whom to ask, for what, and when again. Executes nothing."""
+
+from __future__ import annotations
+
+from potd.wire.ids import Key
+
+GRACE_TICKS = 10  # a validator behind by a little is most often about to execute by itself
+PATIENCE_TICKS = 60  # for one answer
+
+
+class Follower:
+    """Asks one peer at a time for the blocks from our height up to what is known to be certified."""
+
+    def __init__(self, grace_ticks: int) -> None:
+        self._grace = grace_ticks
+        self._target = 0
+        self._peers: dict[Key, int] = {}  # connected peers and the height that they have claimed
+        self._asked: Key | None = None
+        self._asked_ticks = 0
+        self._behind_ticks = 0
+        self._turn = 0
+
+    def up(self, peer: Key, height: int) -> None:
+        self._peers[peer] = height
+
+    def down(self, peer: Key) -> None:
+        self._peers.pop(peer, None)
+        if self._asked == peer:
+            self._asked = None
+
+    def seen(self, height: int) -> None:
+        """This height is certified."""
+        self._target = max(self._target, height)
+
+    def target(self) -> int:
+        """What there is to reach: certified for sure, or claimed by a peer and worth asking for."""
+        return max([self._target, *self._peers.values()])
+
+    def answered(self, peer: Key, blocks: int) -> None:
+        """An answer came. A peer that has nothing for us is not asked for its claim again."""
+        if self._asked == peer:
+            self._asked = None
+        if blocks == 0:
+            self._peers[peer] = 0
+
+    def tick(self, height: int) -> Key | None:
+        """Whom to ask now, if anybody."""
+        if height >= self.target() or not self._peers:
+            self._behind_ticks = 0
+            return None
+        self._behind_ticks += 1
+        if self._asked is not None:
+            self._asked_ticks += 1
+            if self._asked_ticks < PATIENCE_TICKS:
+                return None
+            self._asked = None
+        if self._behind_ticks <= self._grace:
+            return None
+        peers = sorted(self._peers)
+        claiming = [peer for peer in peers if self._peers[peer] > height] or peers
+        self._turn += 1
+        self._asked = claiming[self._turn % len(claiming)]
+        self._asked_ticks = 0
+        return self._asked
+
+    def progressed(self) -> None:
+        """We executed something: whatever is behind is not stuck."""
+        self._behind_ticks = 0

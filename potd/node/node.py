@@ -1,0 +1,639 @@
+"""The deterministic machine of one node: routes between the cores until only effects for the outside are left.
+
+Consensus orders batches, the ledger executes them, each task's rounds see what the ledger made of them and bring
+new records, and the agenda holds these until the primary, if that is us, gives them a sequence number.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import assert_never
+
+from potd.consensus import events as pbft
+from potd.consensus.quorum import Group, certificate_fault
+from potd.consensus.replica import Replica
+from potd.gossip.admit import Ordered, admit_certificate, admit_commitment, admit_frame, admit_operation
+from potd.ledger.accounts import why_not
+from potd.ledger.apply import execute
+from potd.ledger.state import Ledger, genesis_ledger
+from potd.node import events as out
+from potd.node.agenda import Agenda, operation_key
+from potd.node.events import Effect, Input
+from potd.node.follow import GRACE_TICKS, Follower
+from potd.node.tasks import Desks
+from potd.rounds import events as rounds
+from potd.rounds.keeper import Desk
+from potd.rounds.tally import Electorate
+from potd.wire.blocks import BATCH_BYTES_MAX, Batch, Block, Certificate, Header, batch_digest, record_digest
+from potd.wire.codec import Malformed, decode, encode
+from potd.wire.consensus import Prepared, Proposal
+from potd.wire.envelope import Signed, Signer, Verified, verify
+from potd.wire.genesis import Genesis, Parameters, genesis_digest
+from potd.wire.ids import AccountId, BlobRef, Digest, Key, TaskId, account_id, short
+from potd.wire.operations import OPERATIONS, Enrol, Operation
+from potd.wire.rounds import Commitment, Draft, Evaluation, Report, Seal, Update
+
+RECEIPTS_MAX = 4096  # of operations, kept for whoever waits for one
+REPUBLISH_TICKS = 40  # an own operation that is not executed yet is said again
+CERTIFICATE_TICKS = 20  # how long a backup leaves it to the primary to gossip a certificate
+IN_FLIGHT_MAX = 4  # sequence numbers given out at once: enough to overlap agreement with agreement
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the operator has chosen of this node's behaviour."""
+
+    validator: bool
+    miner: bool
+    units: int
+    tasks: tuple[TaskId, ...] | None  # to mine for; None for all
+    trainer: bool  # whether a trainer child is run
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What the journal and the blob store held at the start."""
+
+    header: Header | None
+    certificate: Certificate | None
+    entries: tuple[tuple[bytes, bytes], ...]
+    records: tuple[Signed | Prepared | Batch, ...]  # oldest first
+    notes: Mapping[str, bytes]
+    held: tuple[BlobRef, ...]
+
+
+NOTHING_RESTORED = Restored(None, None, (), (), {}, ())
+
+
+class Node:
+    """One node. Its state is a function of what it was made from and of its inputs."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        genesis: Genesis,
+        signer: Signer,
+        golden: Digest,
+        restored: Restored = NOTHING_RESTORED,
+    ) -> None:
+        self.settings = settings
+        self.signer = signer
+        self.network = genesis_digest(genesis)
+        self.account: AccountId = account_id(signer.key)
+        self._golden = golden
+        if restored.header is None:
+            self.ledger: Ledger = genesis_ledger(genesis)
+        else:
+            self.ledger = Ledger.from_entries(restored.entries, restored.header)
+        self.parameters: Parameters = self.ledger.parameters()
+        keys = tuple(seat.key for seat in self.ledger.validators())
+        self.group = Group(self.network, keys)
+        self.certified = restored.certificate.header.height if restored.certificate is not None else 0
+        self.replica: Replica | None = None
+        if settings.validator and signer.key in self.group:
+            self.replica = Replica(
+                signer,
+                self.group,
+                patience_ticks=self.parameters.patience_ticks,
+                window=self.parameters.window_heights,
+            )
+            self.replica.restore(restored.header, restored.certificate, restored.records)
+        self._held: set[BlobRef] = set(restored.held)
+        electorate = Electorate(self.network, keys, self.group.quorum, self.group.some_honest)
+        self._desks = Desks(
+            signer,
+            self.account,
+            electorate,
+            Desk(self._held, itertools.count(1)),
+            validator=self.replica is not None,
+            miner=settings.miner,
+            trainer=settings.trainer,
+            parameters=self.parameters,
+            notes=dict(restored.notes),
+        )
+        self._agenda = Agenda()
+        self._follower = Follower(GRACE_TICKS if self.replica is not None else 0)
+        self._judging: dict[tuple[int, int], pbft.Judge] = {}
+        self._receipts: dict[Digest, str] = {}
+        self._unpublished: tuple[Certificate, int] | None = None
+        self._trusted = False  # whether our arithmetic has passed its self-test
+        self._workers: set[str] = set()
+        self._enrolled_at: dict[TaskId, int] = {}
+        self._peers: set[Key] = set()
+        self._ticks = 0
+        self.enrolment_trouble = ""
+
+    # What others may ask
+
+    @property
+    def height(self) -> int:
+        return self.ledger.height
+
+    @property
+    def desks(self) -> Desks:
+        return self._desks
+
+    def batch(self, digest: Digest) -> Batch | None:
+        """A batch in flight, for a peer that lacks it."""
+        return self.replica.batch(digest) if self.replica is not None else None
+
+    def receipt(self, operation: Digest) -> str | None:
+        """The reason why an operation was not applied, nothing if it was; None while it has not been executed."""
+        return self._receipts.get(operation)
+
+    def next_nonce(self) -> int:
+        """The nonce for our account's next operation, after those that wait."""
+        account = self.ledger.account(self.account)
+        nonce = account.nonce if account is not None else 0
+        waiting = self._agenda.pending_nonces(self.account)
+        while nonce in waiting:
+            nonce += 1
+        return nonce
+
+    # The machine
+
+    def start(self) -> list[Effect]:
+        """Once, before the first input."""
+        effects: list[Effect] = []
+        for task in self.ledger.tasks():
+            effects += self._from_rounds(self._desks.changed(task, self.ledger.spec(task.id), self.height))
+        if self.replica is not None:
+            effects.append(self._log(f"validator {self._seat()}, {self.replica.describe()}"))
+            primary = self.replica.primary if self.replica.active else None
+            effects += self._from_rounds(self._desks.entered(self.replica.view, primary))
+        return effects
+
+    def step(self, event: Input) -> list[Effect]:
+        """Take one input. Never raises on what a peer said."""
+        effects = self._dispatch(event)
+        return effects + self._propose()
+
+    def _dispatch(self, event: Input) -> list[Effect]:
+        match event:
+            case out.Ticked():
+                return self._on_tick()
+            case out.PeerUp(peer, height):
+                self._peers.add(peer)
+                self._follower.up(peer, height)
+                return []
+            case out.PeerDown(peer):
+                self._peers.discard(peer)
+                self._follower.down(peer)
+                return []
+            case out.Framed(peer, data):
+                return self._on_frame(peer, data)
+            case out.Gossiped(topic, data):
+                return self._on_gossip(topic, data)
+            case out.Fetched(ref):
+                self._held.add(ref)
+                return self._from_rounds(self._desks.fetched(ref)) + self._judge_again()
+            case out.BlobRead(ref, data):
+                self._held.add(ref)
+                return self._from_rounds(self._desks.read(ref, data))
+            case out.BatchFetched(digest, data):
+                return self._on_batch(digest, data)
+            case out.BlocksFetched(peer, blocks):
+                return self._on_blocks(peer, blocks)
+            case out.WorkerReady():
+                return self._on_worker(event)
+            case out.WorkerLost(kind, reason):
+                self._workers.discard(kind)
+                return [self._log(f"{kind} worker lost: {reason}", logging.WARNING)]
+            case out.JobDone(answer):
+                self._held.update(self._desks.produced(answer))
+                return self._from_rounds(self._desks.answered(answer)) + self._judge_again()
+            case out.OperationAsked(signed):
+                return self._on_asked(signed)
+            case _:
+                assert_never(event)
+
+    # Time
+
+    def _on_tick(self) -> list[Effect]:
+        self._ticks += 1
+        effects: list[Effect] = []
+        if self.replica is not None:
+            effects += self._from_consensus(self.replica.step(pbft.Ticked()))
+        effects += self._from_rounds(self._desks.tick())
+        peer = self._follower.tick(self.height)
+        if peer is not None:
+            effects.append(out.FetchBlocks(peer, self.height + 1))
+        for _, waiting in sorted(self._agenda.operations.items()):
+            if waiting.ours and (self._ticks - waiting.since) % REPUBLISH_TICKS == REPUBLISH_TICKS - 1:
+                effects.append(out.Publish("operations", encode(waiting.message.signed)))
+        if self._unpublished is not None and self._ticks - self._unpublished[1] >= CERTIFICATE_TICKS:
+            effects.append(out.Publish("certificates", encode(self._unpublished[0])))
+            self._unpublished = None
+        if self.settings.miner:
+            effects += self._enrol()
+        return effects
+
+    # Peers
+
+    def _on_frame(self, peer: Key, data: bytes) -> list[Effect]:
+        try:
+            message = admit_frame(data, self.network)
+        except Malformed as error:
+            return [out.Refuse(peer, str(error))]
+        match message:
+            case Certificate():
+                return self._on_certificate(peer, message)
+            case Ordered(pre_prepare, digest, batch):
+                if self.replica is None:
+                    return []
+                wanted = pbft.FetchBatch(digest)  # it came along
+                effects = [one for one in self.replica.step(pbft.Received(pre_prepare)) if one != wanted]
+                return self._from_consensus([*effects, *self.replica.step(pbft.Held(digest, batch))])
+            case Verified():
+                return self._on_said(peer, message)
+            case _:
+                assert_never(message)
+
+    def _on_said(self, peer: Key, message: Verified) -> list[Effect]:  # type: ignore[type-arg]  # any kind of body
+        body = message.body
+        match body:
+            case Commitment():
+                return self._rounds_said(peer, self._desks.heard(message))
+            case Report():
+                return self._rounds_said(peer, self._desks.reported(message))
+            case Draft():
+                return self._rounds_said(peer, self._desks.drafted(message))
+            case _:
+                if self.replica is None:
+                    return []
+                return self._from_consensus(self.replica.step(pbft.Received(message)))
+
+    def _rounds_said(self, peer: Key, said: tuple[list[tuple[TaskId, rounds.Effect]], str]) -> list[Effect]:
+        effects, reason = said
+        refused: list[Effect] = [out.Refuse(peer, reason)] if reason else []
+        return refused + self._from_rounds(effects) + self._judge_again()
+
+    def _on_gossip(self, topic: str, data: bytes) -> list[Effect]:
+        try:
+            match topic:
+                case "commitments":
+                    commitment = admit_commitment(data, self.network)
+                    return self._rounds_said(commitment.sender, self._desks.heard(commitment))
+                case "certificates":
+                    certificate = admit_certificate(data, self.network)
+                    return self._on_certificate(certificate.attestations[0].key, certificate)
+                case "operations":
+                    operation = admit_operation(data, self.network)
+                    return self._on_operation(operation, ours=False)
+                case _:
+                    return []
+        except Malformed as error:
+            return [out.Refuse(bytes(32), f"{topic}: {error}")]
+
+    def _on_certificate(self, peer: Key, certificate: Certificate) -> list[Effect]:
+        height = certificate.header.height
+        if self._unpublished is not None and self._unpublished[0].header.height <= height:
+            self._unpublished = None
+        if height <= self.certified:
+            return []
+        fault = certificate_fault(certificate, self.group)
+        if fault:
+            return [out.Refuse(peer, fault)]
+        if height > self.height:
+            self._follower.seen(height)
+        if self.replica is not None:
+            return self._from_consensus(self.replica.step(pbft.Certificated(certificate)))
+        return []
+
+    # Operations
+
+    def _on_asked(self, signed: Signed) -> list[Effect]:
+        try:
+            message = verify(signed, self.network, *OPERATIONS)
+        except Malformed as error:
+            return [self._log(f"own operation: {error}", logging.ERROR)]
+        effects = self._on_operation(message, ours=True)
+        return [*effects, out.Publish("operations", encode(signed))]
+
+    def _on_operation(self, message: Verified[Operation], ours: bool) -> list[Effect]:
+        name = record_digest(message.signed)
+        reason = why_not(self.ledger, message.signed)
+        if not reason:
+            reason = self._agenda.add_operation(message, self._ticks, ours)
+        if reason:
+            if ours:
+                self._receipt(name, reason)
+            return [] if ours else [out.Refuse(message.sender, f"operation: {reason}")]
+        account = self.ledger.account(message.body.account)
+        in_turn = message.body.nonce == (account.nonce if account is not None else 0)
+        return self._awaited(operation_key(message.signed)) if in_turn else []
+
+    def _awaited(self, key: str) -> list[Effect]:
+        return self._from_consensus(self.replica.step(pbft.Awaited(key))) if self.replica is not None else []
+
+    def _settled(self, key: str) -> list[Effect]:
+        return self._from_consensus(self.replica.step(pbft.Settled(key))) if self.replica is not None else []
+
+    def _receipt(self, name: Digest, reason: str) -> None:
+        if len(self._receipts) >= RECEIPTS_MAX:
+            del self._receipts[next(iter(self._receipts))]
+        self._receipts[name] = reason
+
+    def _enrol(self) -> list[Effect]:
+        """Enrol for the tasks that the operator wants to mine for, and come back when suspended."""
+        if out.TRAINER not in self._workers:
+            return []
+        effects: list[Effect] = []
+        for task in self._desks.to_enrol(self.settings.tasks, self._ticks, self._enrolled_at):
+            self._enrolled_at[task] = self._ticks
+            operation = Enrol(self.account, self.next_nonce(), task, self.settings.units)
+            signed = self.signer.sign(operation)
+            self.enrolment_trouble = why_not(self.ledger, signed)
+            if self.enrolment_trouble:
+                effects.append(self._log(f"cannot enrol: {self.enrolment_trouble}", logging.WARNING))
+            else:
+                effects += [self._log(f"enrolling for task {short(task)} with {self.settings.units} units")]
+                effects += self._on_asked(signed)
+        return effects
+
+    # Consensus
+
+    def _from_consensus(self, effects: Sequence[pbft.Effect]) -> list[Effect]:
+        done: list[Effect] = []
+        for effect in effects:
+            done += self._consensus_effect(effect)
+        return done
+
+    def _consensus_effect(self, effect: pbft.Effect) -> list[Effect]:
+        match effect:
+            case pbft.Persist(seq, record):
+                return [out.Keep(seq, record)]
+            case pbft.Forget(seq):
+                return [out.Forget(seq)]
+            case pbft.Broadcast(signed, batch):
+                data = self._frame(signed, batch)
+                return [out.Send(key, data) for key in self.group.keys if key != self.signer.key]
+            case pbft.Send(to, message, batch):
+                return [out.Send(to, self._frame(message, batch))]
+            case pbft.Judge():
+                self._judging[(effect.view, effect.seq)] = effect
+                return self._judge_again()
+            case pbft.Deliver(_, _, batch):
+                return self._deliver(batch)
+            case pbft.Certify(certificate):
+                return self._on_certified(certificate)
+            case pbft.Enter(view, primary, reason):
+                self._agenda.view_changed()
+                text = f"entered view {view}: primary {short(primary)}, {reason}"
+                return [self._log(text), *self._from_rounds(self._desks.entered(view, primary))]
+            case pbft.Suspect(view, primary, reason):
+                self._judging.clear()
+                text = f"gave up view {view} of primary {short(primary)}: {reason}"
+                return [self._log(text, logging.WARNING), *self._from_rounds(self._desks.entered(view, None))]
+            case pbft.FetchBatch(digest):
+                return [out.FetchBatch(digest, tuple(key for key in self.group.keys if key != self.signer.key))]
+            case pbft.Follow(height):
+                self._follower.seen(height)
+                return []
+            case pbft.Accuse(key, reason, evidence):
+                name = f"evidence/{key.hex()}"
+                text = f"{short(key)} is guilty: {reason}"
+                return [out.Note(name, b"".join(encode(one) for one in evidence)), self._log(text, logging.ERROR)]
+            case pbft.Ignore(sender, reason):
+                return [out.Refuse(sender, reason)]
+            case _:
+                assert_never(effect)
+
+    def _frame(self, message: Signed | Certificate, batch: Batch | None) -> bytes:
+        if batch is not None:
+            assert isinstance(message, Signed)
+            return encode(Proposal(message, batch))
+        return encode(message)
+
+    def _propose(self) -> list[Effect]:
+        """Give out what is waiting, if we are primary and there is room."""
+        effects: list[Effect] = []
+        while self.replica is not None and self.replica.may_propose() and self.replica.in_flight() < IN_FLIGHT_MAX:
+            batch = self._agenda.take(self.parameters.batch_records_max)
+            if batch is None:
+                break
+            effects += self._from_consensus(self.replica.step(pbft.Proposed(batch_digest(batch), batch)))
+        return effects
+
+    def _judge_again(self) -> list[Effect]:
+        """Judge what has been proposed, as far as it can be told by now."""
+        effects: list[Effect] = []
+        for at in sorted(self._judging):
+            judge = self._judging.get(at)
+            if judge is None or self.replica is None:
+                continue
+            if judge.seq <= self.height:
+                del self._judging[at]
+                continue
+            verdict, more = self._verdict(judge)
+            effects += more
+            if verdict is not None:
+                self._judging.pop(at, None)
+                judged = pbft.Judged(judge.view, judge.seq, judge.digest, verdict)
+                effects += self._from_consensus(self.replica.step(judged))
+        return effects
+
+    def _verdict(self, judge: pbft.Judge) -> tuple[str | None, list[Effect]]:
+        """Nothing if every record is right, the reason if one is wrong, None if one cannot be told yet."""
+        records = judge.batch.records
+        if len(records) > self.parameters.batch_records_max or len(encode(judge.batch)) > BATCH_BYTES_MAX:
+            return "a batch over the limits", []
+        final = self.height >= judge.seq - 1
+        effects: list[Effect] = []
+        undecided = False
+        for record in records:
+            match record:
+                case Signed():
+                    verdict: str | None = self._operation_fault(record)
+                case Seal() | Update() | Evaluation():
+                    verdict, more = self._desks.judge(record, final, self._trusted)
+                    effects += self._from_rounds(more)
+                case _:
+                    assert_never(record)
+            if verdict:
+                return verdict, effects
+            undecided = undecided or verdict is None
+        return (None if undecided else ""), effects
+
+    def _operation_fault(self, signed: Signed) -> str:
+        if record_digest(signed) in self._agenda.operations:
+            return ""
+        try:
+            verify(signed, self.network, *OPERATIONS)
+        except Malformed as error:
+            return f"an operation: {error}"
+        return ""
+
+    # Execution
+
+    def _deliver(self, batch: Batch) -> list[Effect]:
+        assert self.replica is not None
+        effects = self._execute(batch)
+        header = self.ledger.header
+        assert header is not None
+        effects += self._from_consensus(self.replica.step(pbft.Executed(header)))
+        return effects + self._after(batch)
+
+    def _execute(self, batch: Batch) -> list[Effect]:
+        """The ledger takes the next height."""
+        executed = execute(self.ledger, batch)
+        # The first height stores the genesis state with it: before that there is nothing that a genesis file lacks.
+        changes = executed.changes if self.height else executed.ledger.entries.items()
+        self.ledger = executed.ledger
+        self._follower.progressed()
+        for receipt in executed.receipts:
+            self._receipt(receipt.record, receipt.reason)
+        effects: list[Effect] = [out.Store(executed.header, batch, tuple(changes))]
+        for receipt in executed.receipts:
+            if receipt.reason:
+                effects.append(self._log(f"height {self.height}: record {short(receipt.record)}: {receipt.reason}"))
+        return effects
+
+    def _after(self, batch: Batch) -> list[Effect]:
+        """What follows from the new state: for the agenda, for the rounds, for what is being judged."""
+        effects: list[Effect] = []
+        names = [record_digest(record) for record in batch.records]
+        for record in batch.records:
+            if isinstance(record, Signed):
+                effects += self._settled(operation_key(record))
+        self._agenda.executed(names)
+        effects += self._clear_operations()
+        for task in self.ledger.tasks():
+            self._agenda.drop_stale(task.id, task.round)
+            effects += self._from_rounds(self._desks.changed(task, self.ledger.spec(task.id), self.height))
+        if self.certified >= self.height:
+            effects += self._from_rounds(self._desks.certified(self.certified))
+        return effects + self._judge_again()
+
+    def _clear_operations(self) -> list[Effect]:
+        """Operations that can never be executed now, and those whose turn has come."""
+        effects: list[Effect] = []
+        for name, waiting in sorted(self._agenda.operations.items()):
+            reason = why_not(self.ledger, waiting.message.signed)
+            if reason:
+                self._agenda.drop_operation(name)
+                if waiting.ours:
+                    self._receipt(name, reason)
+                effects += self._settled(operation_key(waiting.message.signed))
+                continue
+            account = self.ledger.account(waiting.message.body.account)
+            if account is not None and account.nonce == waiting.message.body.nonce:
+                effects += self._awaited(operation_key(waiting.message.signed))
+        return effects
+
+    def _on_certified(self, certificate: Certificate) -> list[Effect]:
+        height = certificate.header.height
+        self.certified = max(self.certified, height)
+        effects: list[Effect] = [out.StoreCertificate(certificate)]
+        if self.replica is not None and self.replica.is_primary:
+            effects.append(out.Publish("certificates", encode(certificate)))
+        elif self.replica is not None:
+            self._unpublished = (certificate, self._ticks)
+        return effects + self._from_rounds(self._desks.certified(height))
+
+    def _on_batch(self, digest: Digest, data: bytes) -> list[Effect]:
+        try:
+            batch = decode(data, Batch)
+        except Malformed as error:
+            return [self._log(f"fetched batch: {error}", logging.WARNING)]
+        if batch_digest(batch) != digest or self.replica is None:
+            return []
+        return self._from_consensus(self.replica.step(pbft.Held(digest, batch)))
+
+    def _on_blocks(self, peer: Key, blocks: tuple[Block, ...]) -> list[Effect]:
+        """Certified blocks from a peer: checked one by one, executed as far as they are good."""
+        effects: list[Effect] = []
+        useful = 0
+        for block in blocks:
+            certificate, header = block.certificate, block.certificate.header
+            if header.height <= self.height:
+                continue
+            if header.height != self.height + 1:
+                break
+            fault = certificate_fault(certificate, self.group)
+            if not fault and batch_digest(block.batch) != header.batch:
+                fault = "block with another batch than its header names"
+            if fault:
+                effects.append(out.Refuse(peer, fault))
+                break
+            effects += self._execute(block.batch)
+            assert self.ledger.header == header, "our state is not the one that the network has certified"
+            useful += 1
+            self.certified = header.height
+            effects.append(out.StoreCertificate(certificate))
+            if self.replica is not None:
+                effects += self._from_consensus(self.replica.followed(certificate))
+            effects += self._after(block.batch)
+        self._follower.answered(peer, useful)
+        if useful:
+            effects.append(self._log(f"followed {useful} certified heights to {self.height}"))
+        return effects
+
+    # Rounds
+
+    def _from_rounds(self, effects: Iterable[tuple[TaskId, rounds.Effect]]) -> list[Effect]:
+        done: list[Effect] = []
+        for task, effect in effects:
+            done += self._rounds_effect(task, effect)
+        return done
+
+    def _rounds_effect(self, task: TaskId, effect: rounds.Effect) -> list[Effect]:
+        match effect:
+            case rounds.Run(worker, job):
+                return [out.Run(worker, job)]
+            case rounds.Announce(signed):
+                effects: list[Effect] = [out.Publish("commitments", encode(signed))]
+                message = verify(signed, self.network, Commitment)
+                return effects + self._rounds_said(self.signer.key, self._desks.heard(message))
+            case rounds.Share(signed):
+                data = encode(signed)
+                return [out.Send(key, data) for key in self.group.keys if key != self.signer.key]
+            case rounds.Fetch(ref, holders):
+                return [out.Fetch(ref, tuple(key for key in holders if key != self.signer.key))]
+            case rounds.Unfetch(ref):
+                return [out.Unfetch(ref)]
+            case rounds.Read(ref):
+                return [out.Read(ref)]
+            case rounds.Hide(ref):
+                return [out.Hide(ref)]
+            case rounds.Reveal(ref):
+                return [out.Reveal(ref)]
+            case rounds.Retire(refs):
+                gone = tuple(ref for ref in refs if ref in self._held)
+                self._held.difference_update(gone)
+                return [out.Retain(self._desks.needed(), gone)]
+            case rounds.Note(name, data):
+                return [out.Note(name, data)]
+            case rounds.Propose(record):
+                self._agenda.add_record(record)
+                return []
+            case rounds.Await(key):
+                return self._awaited(key)
+            case rounds.Settle(key):
+                return self._settled(key)
+            case rounds.Told(kind, values):
+                return [out.Tell(kind, task, values)]
+            case _:
+                assert_never(effect)
+
+    # Workers
+
+    def _on_worker(self, ready: out.WorkerReady) -> list[Effect]:
+        self._workers.add(ready.kind)
+        effects: list[Effect] = [self._log(f"{ready.kind} worker ready on {ready.device}")]
+        if ready.kind != out.ARITHMETIC:
+            return effects
+        self._trusted = ready.self_test == self._golden
+        if not self._trusted:
+            text = "the arithmetic self-test failed on this machine: it will not vote on any update"
+            return [*effects, self._log(text, logging.CRITICAL)]
+        return effects + self._judge_again()
+
+    def _seat(self) -> str:
+        return f"{self.group.keys.index(self.signer.key) + 1} of {len(self.group.keys)}"
+
+    def _log(self, text: str, level: int = logging.INFO) -> out.Log:
+        return out.Log(level, text)

@@ -1,0 +1,1 @@
+"""One task's rounds: who trains what, what is reported, what is proposed. Knows neither votes nor money."""

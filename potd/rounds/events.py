@@ -1,0 +1,231 @@
+"""What a task's rounds are told and what they order, and how a task looks from here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from potd.rounds.plan import Window
+from potd.wire.envelope import Signed, Verified
+from potd.wire.ids import AccountId, BlobRef, Digest, Key, TaskId
+from potd.wire.jobs import Answer, Job
+from potd.wire.rounds import Commitment, Draft, Evaluation, Report, Seal, Update
+from potd.wire.tasks import TaskSpec
+
+
+class Phase(IntEnum):
+    IDLE = 0  # waiting for miners, or asleep
+    TRAIN = 1
+    REVEAL = 2
+    DONE = 3
+
+
+@dataclass(frozen=True)
+class Seat:
+    """A miner's enrolment. `joined` is the first round that counts for it."""
+
+    account: AccountId
+    key: Key
+    units: int
+    suspended: bool
+    joined: int
+
+
+@dataclass(frozen=True)
+class View:
+    """A task as committed at some height."""
+
+    task: TaskId
+    spec: TaskSpec
+    phase: Phase
+    asleep: bool  # idle until somebody enrols
+    round: int
+    seed: Digest
+    model: BlobRef
+    momentum: BlobRef
+    aggregate: BlobRef  # what led from the model before to this one; NO_BLOB at first
+    deadline_ticks: int
+    seats: tuple[Seat, ...]  # by account
+    window: Window
+    next_window: Window
+    sealed: tuple[Signed, ...]  # Commitment, by miner, while in REVEAL
+    evaluated: int  # the newest round whose model has been scored; -1 for none
+
+    def expected(self) -> tuple[Seat, ...]:
+        """The miners that this round waits for."""
+        return tuple(seat for seat in self.seats if not seat.suspended and seat.joined <= self.round)
+
+    def seat(self, account: AccountId) -> Seat | None:
+        return next((seat for seat in self.seats if seat.account == account), None)
+
+
+# Inputs
+
+
+@dataclass(frozen=True)
+class Ticked:
+    """One tick has passed."""
+
+
+@dataclass(frozen=True)
+class Changed:
+    """The ledger has moved this task."""
+
+    view: View
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A miner has committed."""
+
+    commitment: Verified[Commitment]
+
+
+@dataclass(frozen=True)
+class Reported:
+    """A validator has reported."""
+
+    report: Verified[Report]
+
+
+@dataclass(frozen=True)
+class Drafted:
+    """A primary has chosen reports."""
+
+    draft: Verified[Draft]
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A blob is held now."""
+
+    ref: BlobRef
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The manifest is held and has been read: sizes and blobs of the training and the held-out shards."""
+
+    training: tuple[BlobRef, ...]
+    sizes: tuple[int, ...]
+    held_out: tuple[BlobRef, ...]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A worker has answered one of our jobs."""
+
+    answer: Answer
+
+
+@dataclass(frozen=True)
+class Entered:
+    """A view of the consensus has begun, or ended with nobody to lead (`primary` is None)."""
+
+    view: int
+    primary: Key | None
+
+
+@dataclass(frozen=True)
+class Certified:
+    """Everything executed so far is certified by a quorum."""
+
+
+Input = Ticked | Changed | Heard | Reported | Drafted | Fetched | Opened | Answered | Entered | Certified
+
+# Effects
+
+
+@dataclass(frozen=True)
+class Run:
+    worker: str
+    job: Job
+
+
+@dataclass(frozen=True)
+class Announce:
+    """Gossip our commitment."""
+
+    signed: Signed
+
+
+@dataclass(frozen=True)
+class Share:
+    """Send to every other validator."""
+
+    signed: Signed
+
+
+@dataclass(frozen=True)
+class Fetch:
+    ref: BlobRef
+    holders: tuple[Key, ...]
+
+
+@dataclass(frozen=True)
+class Read:
+    """Get a small blob and its bytes: the manifest. Answered by Opened."""
+
+    ref: BlobRef
+
+
+@dataclass(frozen=True)
+class Unfetch:
+    ref: BlobRef
+
+
+@dataclass(frozen=True)
+class Hide:
+    ref: BlobRef
+
+
+@dataclass(frozen=True)
+class Reveal:
+    ref: BlobRef
+
+
+@dataclass(frozen=True)
+class Retire:
+    """These blobs are needed no more."""
+
+    refs: tuple[BlobRef, ...]
+
+
+@dataclass(frozen=True)
+class Note:
+    """Remember this before anything that follows is sent."""
+
+    name: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Propose:
+    """We are primary, and this record is due. Proposing one again, or one that is stale, harms nothing."""
+
+    record: Seal | Update | Evaluation
+
+
+@dataclass(frozen=True)
+class Await:
+    """The primary owes this."""
+
+    key: str
+
+
+@dataclass(frozen=True)
+class Settle:
+    key: str
+
+
+@dataclass(frozen=True)
+class Told:
+    """Something worth showing: a kind and plain values."""
+
+    kind: str
+    values: tuple[tuple[str, int | str], ...]
+
+
+Effect = (
+    Run | Announce | Share | Fetch | Unfetch | Read | Hide | Reveal | Retire | Note | Propose | Await | Settle | Told
+)

@@ -1,0 +1,394 @@
+"""The daemon: opens a home, puts the parts together, runs until it is told to stop. Knows no protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, assert_never
+
+import uvloop
+
+from potd import __version__
+from potd.arithmetic.selftest import GOLDEN
+from potd.config import Config, ConfigError, locked, read_genesis, read_key, reread
+from potd.config.addresses import peer_id
+from potd.gossip.admit import screen
+from potd.ledger.entries import Phase
+from potd.node import events
+from potd.node.node import Node, Restored, Settings
+from potd.runtime import network as net
+from potd.runtime.answers import Answers
+from potd.runtime.blobs import BlobStore
+from potd.runtime.control import Control
+from potd.runtime.fetcher import Fetcher
+from potd.runtime.journal import Journal, JournalError, open_journal
+from potd.runtime.libp2p_host import Libp2pNetwork
+from potd.runtime.logs import SAID, open_log, set_level
+from potd.runtime.pump import Pump
+from potd.runtime.refusals import Refusals
+from potd.runtime.views import node_view
+from potd.runtime.workers import NICE, Worker, WorkerCommand, WorkerUnfit
+from potd.wire import transfer
+from potd.wire.codec import Malformed, decode, encode
+from potd.wire.envelope import Signer
+from potd.wire.genesis import Genesis, Hello, genesis_digest
+from potd.wire.ids import Digest, Key, short
+from potd.wire.operations import Enrol
+
+log = logging.getLogger(__name__)
+
+OK, CANNOT, OUR_FAULT = 0, 1, 70  # exit statuses; 70 is EX_SOFTWARE
+NETWORK_HEX = 16  # so much of the network's name stands in the names of its streams
+HEIGHTS_MAX = 4096
+
+
+class _Stopped(Exception):
+    """Somebody asked the daemon to stop."""
+
+
+def run(config: Config) -> int:
+    """Run the daemon of a home until told to stop. Returns the exit status; why it failed goes to standard error."""
+    os.umask(0o077)
+    sys.setswitchinterval(float(os.environ.get("SWI", "0.005")))  # XXX
+    try:
+        open_log(config)
+        seed = read_key(config.home.key)
+        genesis = read_genesis(config.home.genesis)
+        with locked(config.home):
+            uvloop.run(_live(config, genesis, seed))
+    except BaseException as error:
+        return _said(error)
+    log.info("stopped")
+    return OK
+
+
+def _said(error: BaseException) -> int:
+    """Say why the daemon ended, and with which status."""
+    first = error
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    if isinstance(first, KeyboardInterrupt):
+        return OK
+    if not isinstance(first, ConfigError | JournalError | WorkerUnfit | OSError | ImportError):
+        log.critical("this is a fault of potd itself: %r", first, exc_info=error)
+        return OUR_FAULT
+    problems = first.problems if isinstance(first, ConfigError) else (_sentence(first),)
+    for problem in problems:
+        print(f"potd: {problem}", file=sys.stderr)
+        log.error("%s", problem, extra={SAID: True})
+    return CANNOT
+
+
+def _sentence(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror.lower()}"
+    return str(error) or type(error).__name__
+
+
+async def _live(config: Config, genesis: Genesis, seed: bytes) -> None:
+    """One life of the daemon. Raises what ends it, unless it was asked to stop."""
+    network = genesis_digest(genesis)
+    signer = Signer(seed, network)
+    blobs = BlobStore(config.home.blobs, config.storage_bytes_max)
+    with open_journal(config.home.journal, network, signer.key) as journal:
+        recovered = journal.recover()
+        held = blobs.open()
+        restored = Restored(
+            recovered.header, recovered.certificate, recovered.entries, recovered.records, recovered.notes, held
+        )
+        node = Node(_settings(config), genesis, signer, GOLDEN, restored)
+        if config.validates and node.replica is None:
+            raise ConfigError(
+                [
+                    f"{config.home.key}: this key is none of the network's validators; "
+                    "take 'validator' out of the roles in config.toml"
+                ]
+            )
+        log.info(
+            "potd %s, %s, network %s (%s), height %d, %d blobs of %d bytes",
+            __version__, peer_id(signer.key), genesis.name, short(network), node.height, len(held), blobs.bytes_held,
+        )  # fmt: skip
+        try:
+            async with asyncio.TaskGroup() as group:
+                await Daemon(config, genesis, seed, signer, node, journal, blobs, group).live()
+                raise _Stopped
+        except* _Stopped:
+            pass
+
+
+def _settings(config: Config) -> Settings:
+    return Settings(
+        validator=config.validates,
+        miner=config.mines,
+        units=config.units,
+        tasks=None if config.tasks == "all" else config.tasks,
+        trainer=config.mines or config.validates,  # validators score models
+    )
+
+
+def _network_config(config: Config) -> net.NetworkConfig:
+    allowances = net.Allowances(
+        frames=net.Allowance(config.frames_per_s_max, 10 * config.frames_per_s_max),
+        gossip=net.Allowance(config.gossip_per_s_max, 10 * config.gossip_per_s_max),
+        questions=net.Allowance(config.questions_per_s_max, 5 * config.questions_per_s_max),
+        answer_bytes=net.Allowance(config.answer_bytes_per_s_max, 2 * config.answer_bytes_per_s_max),
+    )
+    return net.NetworkConfig(
+        listen=config.listen,
+        announce=config.announce,
+        connections_max=config.connections_max,
+        allowances=allowances,
+    )
+
+
+class Daemon:
+    """The parts of a running daemon, and what ties them: the network's callbacks, signals, status."""
+
+    def __init__(
+        self,
+        config: Config,
+        genesis: Genesis,
+        seed: bytes,
+        signer: Signer,
+        node: Node,
+        journal: Journal,
+        blobs: BlobStore,
+        group: asyncio.TaskGroup,
+    ) -> None:
+        self._config = config
+        self._genesis = genesis
+        self._signer = signer
+        self._network_name: Digest = signer.network
+        self._node = node
+        self._journal = journal
+        self._blobs = blobs
+        self._group = group
+        self._heights: dict[Key, int] = {}  # that peers have claimed in their hello
+        self._refusals = Refusals()
+        self._stop = asyncio.Event()
+        self._began = time.monotonic()
+        self.network = Libp2pNetwork(
+            seed,
+            network=self._network_name.hex()[:NETWORK_HEX],
+            topics=self._topics(heard=True),
+            fanout=self._topics(heard=False),
+            kinds=transfer.KINDS,
+            callbacks=self,
+            config=_network_config(config),
+        )
+        self.workers = self._make_workers()
+        self.fetcher = Fetcher(blobs, self.network, self._put, self._blame, group)
+        self.pump = Pump(node, journal, blobs, self.network, self.fetcher, self.workers, self._refusals)
+        self._answers = Answers(blobs, journal, node.batch, self._blame)
+        self._control = Control(
+            config.home, node, self.pump, blobs, self.fetcher, signer,
+            status=self.status, peers=self.peers, units=lambda: self._config.units, stop=self._stop.set,
+        )  # fmt: skip
+
+    async def live(self) -> None:
+        """Until somebody asks to stop. Raises what else ends it."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        for worker in self.workers:
+            self._group.create_task(worker.run(), name=worker.kind)
+        async with self.network, self._control.serving():
+            for address in self.network.addresses:
+                log.info("listening on %s", address)
+            self.network.dial([one for one in self._config.bootstrap if not one.endswith(peer_id(self._signer.key))])
+            turning = [
+                self._group.create_task(self.pump.run(), name="pump"),
+                self._group.create_task(self.pump.tick(), name="clock"),
+            ]
+            await self._stop.wait()
+            log.info("stopping")
+            for task in turning:
+                task.cancel()
+            await asyncio.wait(turning)
+
+    # What the network calls
+
+    def heard(self, event: net.NetworkEvent) -> None:
+        match event:
+            case net.PeerUp(peer, address):
+                log.info("peer %s is up, at %s", short(peer), address)
+                self.pump.put(events.PeerUp(peer, self._heights.get(peer, 0)))
+                self.fetcher.peer_up()
+            case net.PeerDown(peer, reason):
+                log.info("peer %s is gone: %s", short(peer), reason)
+                self.pump.put(events.PeerDown(peer))
+            case net.Framed(peer, frame):
+                self.pump.put_frame(events.Framed(peer, frame))
+            case net.Gossiped(topic, _, data):
+                self.pump.put_gossip(events.Gossiped(topic, data))
+            case net.Mismatched(peer, address, reason):
+                log.warning("no business with peer %s at %s: %s", peer_id(peer), address, reason)
+                self._refusals.count(peer, "hello of another network or protocol")
+            case _:
+                assert_never(event)
+
+    def screen(self, topic: str, data: bytes) -> bool:
+        return screen(topic, data, self._network_name)
+
+    def hello(self) -> bytes:
+        listening = min(len(self.network.addresses), 2**16 - 1)
+        return encode(
+            Hello(
+                self._network_name,
+                self._genesis.protocol,
+                self._node.height,
+                __version__,
+                self._node.replica is not None,
+                listening,
+            )
+        )
+
+    def admit(self, peer: Key, hello: bytes) -> str | None:
+        try:
+            said = decode(hello, Hello)
+        except Malformed as error:
+            return f"its hello cannot be read: {error}"
+        if said.network != self._network_name:
+            return (
+                f"{peer_id(peer)} is on network {short(said.network)}, ours is {short(self._network_name)}: "
+                "compare genesis.toml"
+            )
+        if said.protocol != self._genesis.protocol:
+            return f"{peer_id(peer)} speaks protocol {said.protocol}, this network's is {self._genesis.protocol}"
+        if len(self._heights) >= HEIGHTS_MAX:
+            self._heights.pop(next(iter(self._heights)), None)
+        self._heights[peer] = said.height
+        return None
+
+    async def answer(self, peer: Key, kind: str, question: bytes) -> bytes:
+        return await self._answers.answer(peer, kind, question)
+
+    # Status
+
+    def status(self) -> dict[str, Any]:
+        """Everything that `potd status` tells."""
+        running = [worker.job for worker in self.workers if worker.job is not None]
+        peers = self.network.peers()
+        counters = self.network.counters()
+        refused = {
+            name.removeprefix("refused "): times for name, times in counters.items() if name.startswith("refused ")
+        }
+        return {
+            **node_view(self._node, running),
+            "roles": list(self._config.roles),
+            "network_name": self._genesis.name,
+            "release": __version__,
+            "peer_id": peer_id(self._signer.key),
+            "addresses": list(self.network.addresses),
+            "peers": sum(not one.guest for one in peers),
+            "uptime_s": round(time.monotonic() - self._began, 3),
+            "journal_bytes": self._journal.size(),
+            "blobs_bytes": self._blobs.bytes_held,
+            "blobs_bytes_max": self._blobs.bytes_max,
+            "blobs_wanted": len(self.fetcher.wanted()),
+            "refused": {**refused, **self._refusals.by_reason},
+            "dropped": dict(self.pump.dropped),
+            "traffic": {"blobs_in": self.fetcher.bytes_in, "blobs_out": self._answers.bytes_out},
+            "cpu": self._cpu(),
+            "pump": {
+                "steps": self.pump.steps,
+                "syncs": self.pump.syncs,
+                "step_s": round(self.pump.step_s, 3),
+                "sync_s": round(self.pump.sync_s, 3),
+                "waiting": self.pump.waiting,
+            },
+            "workers": {
+                worker.kind: {"pid": worker.pid, "starts": worker.starts, "jobs": worker.jobs_done}
+                for worker in self.workers
+            },
+        }
+
+    def peers(self) -> dict[str, Any]:
+        """Everything that `potd peers` tells."""
+        listed = [
+            {
+                **{key: value for key, value in dataclasses.asdict(one).items() if key != "key"},
+                "peer_id": peer_id(one.key),
+                "key": one.key.hex(),
+                "height": self._heights.get(one.key),
+            }
+            for one in self.network.peers()
+        ]
+        return {"peers": listed, "addresses": list(self.network.addresses), "counters": dict(self.network.counters())}
+
+    def _cpu(self) -> dict[str, float | None]:
+        """CPU seconds since the start, by process, and of the daemon's own thread."""
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        told: dict[str, float | None] = {
+            "daemon_s": round(usage.ru_utime + usage.ru_stime, 3),
+            "loop_s": round(time.thread_time(), 3),
+        }
+        for worker in self.workers:
+            seconds = worker.cpu_s()
+            told[f"{worker.kind}_s"] = None if seconds is None else round(seconds, 3)
+        return told
+
+    # Parts
+
+    def _topics(self, *, heard: bool) -> Sequence[str]:
+        """Commitments are for validators; the rest is for everybody, so that it reaches everybody."""
+        only_sent = () if self._node.replica is not None else ("commitments",)
+        return tuple(topic for topic in events.TOPICS if (topic in only_sent) != heard)
+
+    def _make_workers(self) -> tuple[Worker, ...]:
+        commands = []
+        if self._node.settings.trainer:
+            arguments = ("--device", self._config.device)
+            commands.append(WorkerCommand(events.TRAINER, "potd.trainer", arguments, NICE))
+        if self._config.roles:
+            commands.append(WorkerCommand(events.ARITHMETIC, "potd.arithmetic"))
+        return tuple(Worker(one, self._blobs.folder, self._put, self._blobs.noticed) for one in commands)
+
+    def _put(self, event: events.Input) -> None:
+        self.pump.put(event)
+
+    def _blame(self, peer: Key, reason: str) -> None:
+        if self._refusals.count(peer, reason):
+            self.network.drop(peer, f"refused too often, last: {reason}")
+
+    # SIGHUP
+
+    def _reload(self) -> None:
+        """Take over what has changed in config.toml and can change. What the command line said stays."""
+        before = self._config
+        try:
+            self._config, later = reread(before)
+        except ConfigError as error:
+            for problem in error.problems:
+                log.error("not reloaded: %s", problem)
+            return
+        names = [one.name for one in dataclasses.fields(Config)]
+        changed = [name for name in names if getattr(before, name) != getattr(self._config, name)]
+        log.info("reloaded config.toml; changed: %s", ", ".join(changed) or "nothing")
+        if later:
+            log.warning("%s: changed in config.toml, in force after a restart", ", ".join(later))
+        set_level(self._config)
+        self._blobs.bytes_max = self._config.storage_bytes_max
+        self._blobs.trim()
+        if "bootstrap" in changed:
+            self.network.dial(self._config.bootstrap)
+        self._node.settings = _settings(self._config)
+        if "units" in changed:
+            self._group.create_task(self._change_units(), name="change units")
+
+    async def _change_units(self) -> None:
+        """Enrol afresh, with other units, for every task that we are enrolled for."""
+        node, units = self._node, self._config.units
+        for task in list(node.ledger.tasks()):
+            seat = task.miner(node.account)
+            if seat is not None and seat.units_next != units and task.phase != Phase.DONE:
+                signed = self._signer.sign(Enrol(node.account, node.next_nonce(), task.id, units))
+                await self.pump.take(events.OperationAsked(signed))

@@ -1,0 +1,294 @@
+"""What this node said and executed, on disk. Knows nothing of what it means.
+
+One sqlite file. Writing is one transaction for everything that one drained inbox ordered, and is durable (a write-ahead
+log, synced) when `commit` returns. Reading for others goes over a second connection and never waits for a sync.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self, assert_never
+
+import msgpack
+
+from potd.node.events import Forget, Keep, Note, Store, StoreCertificate
+from potd.wire.blocks import Batch, Block, Certificate, Header
+from potd.wire.codec import Malformed, decode, encode, tag_of
+from potd.wire.consensus import Prepared
+from potd.wire.envelope import Signed
+from potd.wire.ids import Digest, Key, short
+
+SCHEMA = 1
+SEQ_UNBOUND = 2**62  # the seq of what belongs to no height: of each kind only the newest is kept
+DISK_FAULTS = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN")
+
+_TABLES = """
+CREATE TABLE about (name TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE records (id INTEGER PRIMARY KEY AUTOINCREMENT, seq INTEGER NOT NULL, kind INTEGER NOT NULL,
+                      tag INTEGER NOT NULL, data BLOB NOT NULL);
+CREATE INDEX records_by_seq ON records (seq);
+CREATE TABLE blocks (height INTEGER PRIMARY KEY, digest BLOB NOT NULL, header BLOB NOT NULL, batch BLOB NOT NULL,
+                     certificate BLOB);
+CREATE INDEX blocks_by_batch ON blocks (digest);
+CREATE TABLE state (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE notes (name TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID;
+"""
+
+Write = Keep | Forget | Store | StoreCertificate | Note
+
+
+class JournalError(Exception):
+    """This journal cannot be used; the text says why, and what to do. Nothing in it was changed."""
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What a journal holds of the life before. `records` oldest first."""
+
+    header: Header | None
+    certificate: Certificate | None
+    entries: tuple[tuple[bytes, bytes], ...]
+    records: tuple[Signed | Prepared | Batch, ...]
+    notes: Mapping[str, bytes]
+
+
+class Journal:
+    """An open journal. `commit` is called from one thread at a time; `blocks` and `batch` from any."""
+
+    def __init__(self, path: Path, writer: sqlite3.Connection, reader: sqlite3.Connection) -> None:
+        self._path = path
+        self._writer = writer
+        self._reader = reader
+        self._reading = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._reading:
+            self._reader.close()
+        self._writer.close()
+
+    def commit(self, writes: Iterable[Write]) -> None:
+        """Make these durable, all of them or none. Raises OSError if the disk is full or fails."""
+        with _disk(self._path):
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                for write in writes:
+                    self._write(write)
+                self._writer.execute("COMMIT")
+            except BaseException:
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+                raise
+
+    def recover(self) -> Recovered:
+        """Everything that a node needs to go on. Raises JournalError if what is here cannot be read."""
+        try:
+            with _disk(self._path):
+                return self._recover()
+        except (Malformed, sqlite3.Error) as error:
+            raise JournalError(_corrupt(self._path, str(error))) from None
+
+    def blocks(self, first: int, bytes_max: int, count_max: int = 4096) -> tuple[Block, ...]:
+        """Certified blocks of consecutive heights from `first`, of at most `bytes_max` together, but one at least."""
+        found: list[Block] = []
+        total = 0
+        query = "SELECT height, batch, certificate FROM blocks WHERE height >= ? ORDER BY height"
+        with self._reading, _disk(self._path):
+            for height, batch, certificate in self._reader.execute(query, (first,)):
+                if certificate is None or height != first + len(found):
+                    break
+                total += len(batch) + len(certificate)
+                if found and total > bytes_max:
+                    break
+                found.append(Block(decode(certificate, Certificate), decode(batch, Batch)))
+                if total >= bytes_max or len(found) == count_max:
+                    break
+        return tuple(found)
+
+    def batch(self, digest: Digest) -> bytes | None:
+        """The encoding of an executed batch."""
+        with self._reading, _disk(self._path):
+            row = self._reader.execute("SELECT batch FROM blocks WHERE digest = ? LIMIT 1", (digest,)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def size(self) -> int:
+        """Bytes on disk, the write-ahead log included."""
+        total = 0
+        for name in (self._path, self._path.with_name(f"{self._path.name}-wal")):
+            try:
+                total += os.stat(name).st_size
+            except FileNotFoundError:
+                continue
+        return total
+
+    def _write(self, write: Write) -> None:
+        execute = self._writer.execute
+        match write:
+            case Keep(seq, record):
+                kind, tag = tag_of(type(record)), _payload_tag(record)
+                if seq == SEQ_UNBOUND:
+                    execute("DELETE FROM records WHERE seq = ? AND kind = ? AND tag = ?", (seq, kind, tag))
+                execute(
+                    "INSERT INTO records (seq, kind, tag, data) VALUES (?, ?, ?, ?)", (seq, kind, tag, encode(record))
+                )
+            case Forget(seq):
+                assert seq < SEQ_UNBOUND
+                execute("DELETE FROM records WHERE seq <= ?", (seq,))
+            case Store(header, batch, entries):
+                execute(
+                    "INSERT INTO blocks (height, digest, header, batch) VALUES (?, ?, ?, ?)",
+                    (header.height, header.batch, encode(header), encode(batch)),
+                )
+                for key, value in entries:
+                    if value is None:
+                        execute("DELETE FROM state WHERE key = ?", (key,))
+                    else:
+                        execute("INSERT OR REPLACE INTO state (key, value) VALUES (?, ?)", (key, value))
+            case StoreCertificate(certificate):
+                height = certificate.header.height
+                done = execute(
+                    "UPDATE blocks SET certificate = ? WHERE height = ?", (encode(certificate), height)
+                ).rowcount
+                assert done == 1, f"a certificate for height {height}, which is not stored"
+            case Note(name, data):
+                if data:
+                    execute("INSERT OR REPLACE INTO notes (name, data) VALUES (?, ?)", (name, data))
+                else:
+                    execute("DELETE FROM notes WHERE name = ?", (name,))
+            case _:
+                assert_never(write)
+
+    def _recover(self) -> Recovered:
+        read = self._writer.execute
+        newest = read("SELECT header FROM blocks ORDER BY height DESC LIMIT 1").fetchone()
+        certified = read(
+            "SELECT certificate FROM blocks WHERE certificate IS NOT NULL ORDER BY height DESC LIMIT 1"
+        ).fetchone()
+        return Recovered(
+            header=decode(newest[0], Header) if newest else None,
+            certificate=decode(certified[0], Certificate) if certified else None,
+            entries=tuple(
+                (bytes(key), bytes(value)) for key, value in read("SELECT key, value FROM state ORDER BY key")
+            ),
+            records=tuple(_record(data) for (data,) in read("SELECT data FROM records ORDER BY id")),
+            notes={name: bytes(data) for name, data in read("SELECT name, data FROM notes ORDER BY name")},
+        )
+
+
+def open_journal(path: Path, network: Digest, key: Key) -> Journal:
+    """The journal at `path`, made if there is none.
+
+    Raises JournalError if it is damaged, of another release, another network or another node; OSError if the disk
+    fails. In either case what was there is as it was.
+    """
+    fresh = not path.exists() or path.stat().st_size == 0
+    with _disk(path):
+        try:
+            if not fresh:
+                _check(path, network, key)
+            writer = _connect(path)
+            if fresh:
+                _make(writer, network, key)
+            reader = _connect(path)
+            reader.execute("PRAGMA query_only = ON")
+        except sqlite3.DatabaseError as error:
+            if _is_disk_fault(error):
+                raise
+            raise JournalError(_corrupt(path, str(error))) from None
+    return Journal(path, writer, reader)
+
+
+def _check(path: Path, network: Digest, key: Key) -> None:
+    """Refuse a journal that is not ours to go on with, before anything is written to it."""
+    # Read-only, so that closing it moves nothing from the write-ahead log into a damaged file.
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)
+    try:
+        verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if verdict != "ok":
+            raise JournalError(_corrupt(path, verdict))
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if "about" not in tables:
+            raise JournalError(f"{path}: a database, but not a journal of ours; move it away to begin anew")
+        about = {name: bytes(data) for name, data in connection.execute("SELECT name, data FROM about")}
+    finally:
+        connection.close()
+    schema = int.from_bytes(about.get("schema", b""), "big")
+    if schema != SCHEMA:
+        raise JournalError(
+            f"{path}: a journal of schema {schema}, and this release reads {SCHEMA}; start the release that wrote it"
+        )
+    if about.get("network") != network:
+        raise JournalError(
+            f"{path}: the journal of network {short(about.get('network', b''))}, and genesis.toml describes "
+            f"{short(network)}; use another home for another network"
+        )
+    if about.get("key") != key:
+        raise JournalError(
+            f"{path}: the journal of node {short(about.get('key', b''))}, and node.key is that of {short(key)}; "
+            "put the old key back, or use another home: two keys must not share what one of them has said"
+        )
+
+
+def _make(connection: sqlite3.Connection, network: Digest, key: Key) -> None:
+    about = {"schema": SCHEMA.to_bytes(4, "big"), "network": network, "key": key}
+    connection.execute("BEGIN IMMEDIATE")
+    for statement in _TABLES.split(";"):
+        connection.execute(statement)
+    connection.executemany("INSERT INTO about (name, data) VALUES (?, ?)", sorted(about.items()))
+    connection.execute("COMMIT")
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")  # a transaction is on disk when it ends
+    return connection
+
+
+def _record(data: bytes) -> Signed | Prepared | Batch:
+    record = decode(data, Signed, Prepared, Batch)
+    assert isinstance(record, Signed | Prepared | Batch)
+    return record
+
+
+def _payload_tag(record: Signed | Prepared | Batch) -> int:
+    """What kind of body was signed; 0 for what is not a signature over a body."""
+    if not isinstance(record, Signed):
+        return 0
+    unpacker = msgpack.Unpacker()
+    unpacker.feed(record.payload)
+    unpacker.read_array_header()
+    return int(unpacker.unpack())
+
+
+def _corrupt(path: Path, why: str) -> str:
+    return (
+        f"{path}: the journal is damaged ({why}). Nothing was changed. Put a copy back that is known to be its newest, "
+        "or move it away and start as a new node: a validator must then wait out what it may have said before"
+    )
+
+
+def _is_disk_fault(error: sqlite3.Error) -> bool:
+    return str(getattr(error, "sqlite_errorname", "")).startswith(DISK_FAULTS)
+
+
+@contextlib.contextmanager
+def _disk(path: Path) -> Iterator[None]:
+    """What sqlite says of the disk, as the OSError that it is."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        if _is_disk_fault(error):
+            raise OSError(f"{path}: {error}") from error
+        raise

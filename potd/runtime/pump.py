@@ -1,0 +1,275 @@
+"""The heart of the daemon: one inbox, one consumer, effects in order. Knows no protocol and no library.
+
+A drained inbox is stepped input by input; what it wrote is made durable with one sync, and only then does whatever
+follows a write leave the machine. Peers' inputs are bounded and dropped when there are too many; those of our own
+workers, files and clock are not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol, assert_never
+
+from potd.node.events import (
+    ARITHMETIC,
+    TRAINER,
+    Effect,
+    Fetch,
+    FetchBatch,
+    FetchBlocks,
+    Forget,
+    Framed,
+    Gossiped,
+    Hide,
+    Input,
+    JobDone,
+    Keep,
+    Log,
+    Note,
+    Publish,
+    Read,
+    Refuse,
+    Retain,
+    Reveal,
+    Run,
+    Send,
+    Store,
+    StoreCertificate,
+    Tell,
+    Ticked,
+    Unfetch,
+)
+from potd.runtime.blobs import BlobStore
+from potd.runtime.fetcher import Fetcher
+from potd.runtime.journal import Journal, Write
+from potd.runtime.network import Network
+from potd.runtime.refusals import Refusals
+from potd.runtime.workers import Worker
+from potd.wire.genesis import TICK_MS
+from potd.wire.ids import Key, short
+from potd.wire.jobs import Failed
+
+log = logging.getLogger(__name__)
+
+DRAINED_MAX = 512  # inputs between two syncs
+DRAIN_S = 0.05  # and the longest that a drain may take before its effects leave
+FRAMES_OF_ONE_MAX = 4_096  # of one peer, in the inbox
+FRAME_BYTES_OF_ONE_MAX = 32 << 20
+GOSSIP_MAX = 8_192
+GOSSIPER = b"gossip"  # the share of the inbox that all gossip has together: whoever passes it on is not to blame
+
+
+class Machine(Protocol):
+    """What the pump turns: the node. Pure and synchronous."""
+
+    def start(self) -> list[Effect]: ...
+
+    def step(self, event: Input) -> list[Effect]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class _Waiting:
+    """An input in the inbox; a peer's counts against its share."""
+
+    event: Input
+    share: bytes = b""
+    size: int = 0
+    done: asyncio.Future[None] | None = None
+
+
+class Pump:
+    """Takes inputs from everywhere, steps the machine, carries out its effects."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        journal: Journal,
+        blobs: BlobStore,
+        network: Network,
+        fetcher: Fetcher,
+        workers: Sequence[Worker],
+        refusals: Refusals,
+    ) -> None:
+        self.dropped: Counter[str] = Counter()  # inputs of peers for which there was no room
+        self.steps = 0
+        self.syncs = 0
+        self.step_s = 0.0
+        self.sync_s = 0.0
+        self._machine = machine
+        self._journal = journal
+        self._blobs = blobs
+        self._network = network
+        self._fetcher = fetcher
+        self._workers = {worker.kind: worker for worker in workers}
+        self._refusals = refusals
+        self._inbox: deque[_Waiting] = deque()
+        self._shares: dict[bytes, tuple[int, int]] = {}  # peer → inputs and bytes in the inbox
+        self._filled = asyncio.Event()
+        self._tick_waits = False
+        self._listeners: list[Callable[[Store | Tell], None]] = []
+
+    # Inputs
+
+    def put(self, event: Input) -> None:
+        """An input of our own: never dropped."""
+        self._inbox.append(_Waiting(event))
+        self._filled.set()
+
+    async def take(self, event: Input) -> None:
+        """An input of our own, and until its effects have been carried out."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._inbox.append(_Waiting(event, done=done))
+        self._filled.set()
+        await done
+
+    def put_frame(self, event: Framed) -> None:
+        self._put_bounded(event.peer, FRAMES_OF_ONE_MAX, len(event.data), event, f"frames of {short(event.peer)}")
+
+    def put_gossip(self, event: Gossiped) -> None:
+        self._put_bounded(GOSSIPER, GOSSIP_MAX, len(event.data), event, f"gossip on {event.topic}")
+
+    def listen(self, listener: Callable[[Store | Tell], None]) -> Callable[[], None]:
+        """Call `listener` after every executed height and for every event, until the function returned is called."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    @property
+    def waiting(self) -> int:
+        return len(self._inbox)
+
+    async def tick(self) -> None:
+        """A Ticked every 50 ms. One that the machine has not taken yet is not doubled."""
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            due = max(due + TICK_MS / 1000, loop.time())
+            await asyncio.sleep(due - loop.time())
+            if not self._tick_waits:
+                self._tick_waits = True
+                self.put(Ticked())
+
+    # Turning
+
+    async def run(self) -> None:
+        """Until cancelled. Raises OSError when the disk fails, and whatever the machine raises, which is our bug."""
+        with ThreadPoolExecutor(1, thread_name_prefix="journal") as thread:
+            await self._carry_out(self._machine.start(), thread)
+            while True:
+                await self._filled.wait()
+                taken, effects = self._drain()
+                await self._carry_out(effects, thread)
+                for one in taken:
+                    if one.done is not None and not one.done.done():
+                        one.done.set_result(None)
+                await asyncio.sleep(0)  # the network and the workers have their turn, however full the inbox is
+
+    def _drain(self) -> tuple[list[_Waiting], list[Effect]]:
+        """Step what waits, within bounds. Returns what was taken and what it brought."""
+        taken: list[_Waiting] = []
+        effects: list[Effect] = []
+        began = time.perf_counter()
+        for _ in range(DRAINED_MAX):
+            if not self._inbox or time.perf_counter() - began > DRAIN_S:
+                break
+            taken.append(self._take())
+            effects += self._machine.step(taken[-1].event)
+            self.steps += 1
+        if not self._inbox:
+            self._filled.clear()
+        self.step_s += time.perf_counter() - began
+        return taken, effects
+
+    def _take(self) -> _Waiting:
+        one = self._inbox.popleft()
+        if one.share:
+            count, total = self._shares[one.share]
+            if count == 1:
+                del self._shares[one.share]
+            else:
+                self._shares[one.share] = count - 1, total - one.size
+        elif isinstance(one.event, Ticked):
+            self._tick_waits = False
+        return one
+
+    def _put_bounded(self, share: bytes, count_max: int, size: int, event: Input, name: str) -> None:
+        count, total = self._shares.get(share, (0, 0))
+        if count >= count_max or total + size > FRAME_BYTES_OF_ONE_MAX:
+            if name in self.dropped or len(self.dropped) < 256:
+                self.dropped[name] += 1
+            return
+        self._shares[share] = count + 1, total + size
+        self._inbox.append(_Waiting(event, share, size))
+        self._filled.set()
+
+    async def _carry_out(self, effects: Sequence[Effect], thread: ThreadPoolExecutor) -> None:
+        """Effects in order; everything from the first write on waits until all writes are durable."""
+        writes: list[Write] = [
+            one for one in effects if isinstance(one, Keep | Forget | Store | StoreCertificate | Note)
+        ]
+        if writes:
+            first = next(index for index, one in enumerate(effects) if one is writes[0])
+            for effect in effects[:first]:
+                self._do(effect)
+            began = time.perf_counter()
+            await asyncio.get_running_loop().run_in_executor(thread, self._journal.commit, writes)
+            self.syncs += 1
+            self.sync_s += time.perf_counter() - began
+            effects = effects[first:]
+        for effect in effects:
+            self._do(effect)
+
+    def _do(self, effect: Effect) -> None:
+        match effect:
+            case Keep() | Forget() | StoreCertificate() | Note():
+                pass  # written before we came here
+            case Store():
+                self._tell(effect)
+            case Send(to, data):
+                self._network.send(to, data)
+            case Publish(topic, data):
+                self._network.publish(topic, data)
+            case Fetch(ref, holders):
+                self._fetcher.fetch(ref, holders)
+            case Unfetch(ref):
+                self._fetcher.unfetch(ref)
+            case Read(ref):
+                self._fetcher.read(ref)
+            case FetchBatch(digest, peers):
+                self._fetcher.fetch_batch(digest, peers)
+            case FetchBlocks(peer, first):
+                self._fetcher.fetch_blocks(peer, first)
+            case Hide(ref):
+                self._blobs.hide(ref)
+            case Reveal(ref):
+                self._blobs.reveal(ref)
+            case Retain(needed, surplus):
+                self._blobs.retain(needed, surplus)
+            case Run(kind, job):
+                assert kind in (TRAINER, ARITHMETIC), f"a job for a {kind}"
+                worker = self._workers.get(kind)
+                if worker is None:
+                    self.put(JobDone(Failed(job.job, f"this node has no {kind}")))
+                else:
+                    worker.give(job)
+            case Refuse(peer, reason):
+                self._blame(peer, reason)
+            case Log(level, text):
+                log.log(level, "%s", text)
+            case Tell():
+                self._tell(effect)
+            case _:
+                assert_never(effect)
+
+    def _blame(self, peer: Key, reason: str) -> None:
+        if self._refusals.count(peer, reason):
+            self._network.drop(peer, f"refused too often, last: {reason}")
+
+    def _tell(self, event: Store | Tell) -> None:
+        for listener in list(self._listeners):
+            listener(event)

@@ -1,0 +1,38 @@
+"""Counting what peers sent in vain: by reason for people, by peer for the decision to hang up."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+
+from potd.wire.ids import Key
+
+REASONS_MAX = 256  # different ones; a peer may choose its mistakes
+OTHER = "other reasons"
+PEERS_MAX = 4096
+ALLOWED = 2_000  # refusals of one peer at once: honest messages that come late are refused too, and come by the dozen
+FORGIVEN_PER_S = 50
+
+
+class Refusals:
+    """Totals by reason, and a leaky bucket for each peer."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.by_reason: Counter[str] = Counter()
+        self._clock = clock
+        self._buckets: OrderedDict[Key, tuple[float, float]] = OrderedDict()  # how full, and when that was
+
+    def count(self, peer: Key, reason: str) -> bool:
+        """Count one refusal. Returns whether the peer has used up its allowance, and gives it a new one if so."""
+        known = reason in self.by_reason or len(self.by_reason) < REASONS_MAX
+        self.by_reason[reason if known else OTHER] += 1
+        now = self._clock()
+        level, since = self._buckets.pop(peer, (0.0, now))
+        level = max(0.0, level - FORGIVEN_PER_S * (now - since)) + 1
+        if level > ALLOWED:
+            return True
+        self._buckets[peer] = level, now
+        if len(self._buckets) > PEERS_MAX:
+            self._buckets.popitem(last=False)
+        return False

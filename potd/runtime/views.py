@@ -1,0 +1,164 @@
+"""The node's state as plain values, for people and their scripts. Reads, and decides nothing.
+
+Amounts are integer micro-units, names are hexadecimal; losses are nats and accuracies fractions, as floats, since
+nobody votes on what stands here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from potd.ledger.entries import Phase, Task
+from potd.node.node import Node
+from potd.wire.ids import AccountId, TaskId
+from potd.wire.jobs import Aggregate, Apply, Evaluate, Job, Train
+
+
+def task_view(node: Node, task: Task) -> dict[str, Any]:
+    """One task as the ledger has it."""
+    spec = node.ledger.spec(task.id)
+    assert spec is not None, "a task without its spec"
+    told: dict[str, Any] = {
+        "task": task.id.hex(),
+        "name": spec.name,
+        "phase": Phase(task.phase).name.lower(),
+        "round": task.round,
+        "rounds": spec.rounds,
+        "counted_rounds": task.counted_rounds,
+        "lapses": task.lapses,
+        "miners": sum(1 for _ in task.active()),
+        "units": sum(one.units for one in task.active()),
+        "miners_min": spec.miners_min,
+        "escrow_micro": task.escrow_micro,
+        "deadline_ticks": task.deadline_ticks,
+        "model": task.model.root.hex(),
+        "owner": task.owner.hex(),
+        "opened_height": task.opened_height,
+        "loss": task.loss_micro / 1e6 if task.counted_rounds else None,
+        "accuracy": None,
+    }
+    if task.measured:
+        newest = task.measured[0]
+        told["accuracy"] = newest.correct / newest.samples if newest.samples else None
+        told["held_out_loss"] = newest.loss_micro / 1e6
+        told["measured_round"] = newest.round
+    seat = task.miner(node.account)
+    if seat is not None:
+        told["mine"] = {
+            "units": seat.units,
+            "units_next": seat.units_next,
+            "missed": seat.missed,
+            "suspended": seat.suspended,
+            "earned_micro": seat.earned_micro,
+        }
+    return told
+
+
+def tasks_view(node: Node) -> list[dict[str, Any]]:
+    return [task_view(node, task) for task in node.ledger.tasks()]
+
+
+def task_detail(node: Node, task: Task) -> dict[str, Any]:
+    """One task and everybody who mines for it."""
+    return {
+        **task_view(node, task),
+        "enrolled": [
+            {
+                "account": one.account.hex(),
+                "units": one.units,
+                "missed": one.missed,
+                "suspended": one.suspended,
+                "earned_micro": one.earned_micro,
+            }
+            for one in task.miners
+        ],
+    }
+
+
+def balance_view(node: Node, account: AccountId) -> dict[str, Any]:
+    """What an account has and has earned; one that nobody has paid has nothing."""
+    held = node.ledger.account(account)
+    return {
+        "account": account.hex(),
+        "balance_micro": held.balance_micro if held is not None else 0,
+        "nonce": held.nonce if held is not None else 0,
+        "earned_micro": earned_micro(node, account),
+        "known": held is not None,
+    }
+
+
+def earned_micro(node: Node, account: AccountId) -> int:
+    """By mining, in the tasks that it is enrolled for."""
+    seats = (task.miner(account) for task in node.ledger.tasks())
+    return sum(seat.earned_micro for seat in seats if seat is not None)
+
+
+def node_view(node: Node, running: Iterable[Job]) -> dict[str, Any]:
+    """What the node itself has to say. `running` are the jobs that workers are on."""
+    replica = node.replica
+    told: dict[str, Any] = {
+        "network": node.network.hex(),
+        "account": node.account.hex(),
+        "key": node.signer.key.hex(),
+        "height": node.height,
+        "certified": node.certified,
+        "doing": doing(node, running),
+        "tasks": tasks_view(node),
+        "supply_micro": node.ledger.globals().supply_micro,
+        "validators": [key.hex() for key in node.group.keys],
+    }
+    if replica is not None:
+        told["view"] = replica.view
+        told["primary"] = replica.primary.hex() if replica.active else ""
+        told["stable"] = replica.stable
+        told["consensus"] = replica.describe()
+    if node.enrolment_trouble:
+        told["trouble"] = node.enrolment_trouble
+    return {**told, **balance_view(node, node.account)}
+
+
+def doing(node: Node, running: Iterable[Job]) -> str:
+    """What the node is at, in a few words."""
+    said = [_job_text(job) for job in running]
+    if said:
+        return ", ".join(said)
+    if node.replica is not None and not node.replica.active:
+        return f"changing to view {node.replica.view}"
+    open_tasks = [task for task in node.ledger.tasks() if task.phase != Phase.DONE]
+    if not open_tasks:
+        return "idle: no task is open"
+    return ", ".join(_waiting_text(node, task) for task in open_tasks)
+
+
+def find_task(node: Node, task: TaskId) -> Task | None:
+    return node.ledger.task(task)
+
+
+def _job_text(job: Job) -> str:
+    match job:
+        case Train():
+            return f"training round {job.round} of {job.spec.name}"
+        case Aggregate():
+            return f"aggregating round {job.round} of {job.spec.name}"
+        case Apply():
+            return f"applying round {job.round} of {job.spec.name}"
+        case Evaluate():
+            return f"evaluating {job.spec.name}"
+
+
+def _waiting_text(node: Node, task: Task) -> str:
+    spec = node.ledger.spec(task.id)
+    name = spec.name if spec is not None else task.id.hex()[:8]
+    match Phase(task.phase):
+        case Phase.WAITING:
+            missing = spec.miners_min if spec is not None else 1
+            return f"{name} waits for miners: {len(task.miners)} of {missing}"
+        case Phase.TRAINING:
+            return f"waiting for commitments of round {task.round} of {name}"
+        case Phase.REVEALING:
+            return f"waiting for payloads of round {task.round} of {name}"
+        case Phase.ASLEEP:
+            return f"{name} is asleep until somebody enrols"
+        case Phase.DONE:
+            return f"{name} is done"
