@@ -6,8 +6,10 @@ import base64
 import json
 import shutil
 import statistics
+import subprocess
 import sys
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -25,9 +27,11 @@ from potd.config.genesis import read_genesis
 from potd.config.home import Home, public_key, read_key
 from potd.wire.codec import encode
 from potd.wire.genesis import genesis_digest
+from potd.wire.ids import account_id
+from potd.wire.rounds import Outcome
 
 if TYPE_CHECKING:
-    from potd.node.history import History
+    from potd.node.history import History, Round
     from potd.trainer.task import Prepared
 
 NODES = 4
@@ -87,7 +91,7 @@ def demo(folder: Path, json_file: Path | None) -> None:
         _fetch(homes[0], task, folder / "model.safetensors")
         stop_s = fleet.stop()
     history = _replay(homes[0], prepared, task)
-    figures = _figures(homes, history, prepared, ended, seen, folder)
+    figures = _figures(homes, history, ended, seen, folder)
     figures["stop_seconds"] = round(stop_s, 2)
     figures["wall_seconds"] = round(time.monotonic() - began, 1)
     _report(homes, history, figures, seen, folder)
@@ -107,8 +111,12 @@ def _clear(folder: Path) -> None:
 def _task() -> Prepared:
     from potd.trainer.task import read_task
 
-    with resources.as_file(resources.files("potd.trainer.digits").joinpath("demo.toml")) as path:
+    with _task_file() as path:
         return read_task(path)
+
+
+def _task_file() -> AbstractContextManager[Path]:
+    return resources.as_file(resources.files("potd.trainer.digits").joinpath("demo.toml"))
 
 
 def _submit(home: Home, prepared: Prepared) -> str:
@@ -220,30 +228,18 @@ def _replay(home: Home, prepared: Prepared, task: str) -> History:
 def _figures(
     homes: tuple[Home, ...],
     history: History,
-    prepared: Prepared,
     ended: list[dict[str, Any]],
     seen: Progress,
     folder: Path,
 ) -> dict[str, Any]:
-    from potd.trainer.compare import score_file, twin_of
-    from potd.trainer.twin import TwinContribution, TwinRound
-    from potd.wire.rounds import Outcome
-
-    task = _of(ended[0], ended[0]["tasks"][0]["task"])["task"]
+    task = ended[0]["tasks"][0]["task"]
     counted = [one for one in history.rounds if one.counted]
-    parts = [[part for part in one.contributions if part.outcome == Outcome.COUNTED] for one in counted]
-    twin = twin_of(
-        prepared,
-        [
-            TwinRound(one.number, tuple(TwinContribution(part.units, part.samples) for part in of_round))
-            for one, of_round in zip(counted, parts, strict=True)
-        ],
-    )
+    compared = _compare(counted, folder / "model.safetensors")
     names = {status["key"]: home.path.name for home in homes for status in ended if status["key"] == _key(home)}
     return {
-        "accuracy": round(score_file(prepared, folder / "model.safetensors"), 4),
+        "accuracy": round(compared["accuracy"], 4),
         "agreed_accuracy": round(_of(ended[0], task)["accuracy"], 4),
-        "twin_accuracy": round(twin.accuracy, 4),
+        "twin_accuracy": round(compared["twin_accuracy"], 4),
         "rounds": len(counted),
         "lapsed": len(history.rounds) - len(counted),
         "view_changes": max(status["view"] for status in ended),
@@ -253,19 +249,36 @@ def _figures(
         "restarted_counted": _counted_after(history, seen),
         "supply_conserved": history.supply_conserved,
         "round_ms_p50": round(statistics.median(seen.rounds_ms), 1),
-        "_twin_losses": twin.losses,
+        "_twin_losses": compared["twin_losses"],
     }
+
+
+def _compare(counted: list[Round], model: Path) -> dict[str, Any]:
+    """The fetched model's score, and the twin's, from a process that loads torch."""
+    rounds = [
+        (one.number, [(part.units, part.samples) for part in one.contributions if part.outcome == Outcome.COUNTED])
+        for one in counted
+    ]
+    with _task_file() as path:
+        command = [sys.executable, "-m", "potd.trainer.compare", str(path), str(model)]
+        done = subprocess.run(command, input=json.dumps(rounds), stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode != 0:
+        raise Failure(Exit.CONFIGURATION, "the comparison with the twin failed; its error stands above")
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 def _counted_after(history: History, seen: Progress) -> int:
     """In how many rounds the killed node's work counted after it had been started again."""
-    from potd.wire.ids import account_id
-
     if seen.killed is None:
         return 0
     account = account_id(bytes.fromhex(_key(seen.killed)))
     later = [one for one in history.rounds if one.number >= seen.restarted_round]
-    return sum(1 for one in later if any(part.miner == account and part.outcome == 0 for part in one.contributions))
+    return sum(
+        1
+        for one in later
+        if any(part.miner == account and part.outcome == Outcome.COUNTED for part in one.contributions)
+    )
 
 
 def _report(homes: tuple[Home, ...], history: History, figures: dict[str, Any], seen: Progress, folder: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,27 +157,26 @@ def _compose(nodes: list[_Node], image: str) -> str:
 def _run(homes: list[Home]) -> None:
     """Run a daemon in every home until Ctrl-C or SIGTERM, or until the last has ended."""
     daemons: dict[str, subprocess.Popen[bytes]] = {}
-    stopping = False
+    stopping = threading.Event()
 
     def stop(*_: object) -> None:
-        nonlocal stopping
         for daemon in daemons.values():
-            if stopping:  # it was told before, and had its time
+            if stopping.is_set():  # it was told before, and had its time
                 daemon.kill()
             else:
                 daemon.terminate()
-        stopping = True
+        stopping.set()
         signal.alarm(STOP_S)
 
     handlers = {one: signal.signal(one, stop) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
     try:
         for home in homes:
-            if stopping:
+            if stopping.is_set():
                 break
             command = [sys.executable, "-m", "potd", "start", "--home", str(home.path)]
             # In a session of its own, so that Ctrl-C reaches it once, from us.
             daemons[home.path.name] = subprocess.Popen(command, start_new_session=True)
-            if stopping:  # the signal came before the new daemon was known
+            if stopping.is_set():  # the signal came before the new daemon was known
                 daemons[home.path.name].terminate()
             click.echo(f"{home.path.name}: process {daemons[home.path.name].pid}, log in {home.log}")
         click.echo("Ctrl-C stops them all")
@@ -185,7 +185,7 @@ def _run(homes: list[Home]) -> None:
         signal.alarm(0)
         for name, handler in handlers.items():
             signal.signal(name, handler)
-    if not stopping:
+    if not stopping.is_set():
         raise Failure(Exit.CONFIGURATION, "every node ended by itself; their logs say why")
 
 

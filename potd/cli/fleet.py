@@ -53,6 +53,9 @@ class Fleet:
             command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
 
+    def pid(self, home: Home) -> int:
+        return self._daemons[home].pid
+
     def kill(self, home: Home) -> None:
         """SIGKILL: it has no chance to put anything in order."""
         daemon = self._daemons.pop(home)

@@ -164,7 +164,8 @@ class Node:
             effects.append(self._log(f"validator {self._seat()}, {self.replica.describe()}"))
             primary = self.replica.primary if self.replica.active else None
             effects += self._from_rounds(self._desks.entered(self.replica.view, primary))
-        return effects
+        # If the newest seal was certified before a restart, no later certificate would come to say so.
+        return effects + self._from_rounds(self._desks.certified(self.certified))
 
     def step(self, event: Input) -> list[Effect]:
         """Take one input. Never raises on what a peer said."""

@@ -281,7 +281,11 @@ class Validator:
         step = Step(body.step)
         self._own[step] = message
         self._reports.setdefault((body.round, step), {})[message.sender] = message
-        return [Note(report_note(body.task, step), encode(message.signed)), Share(message.signed)]
+        return [
+            Note(report_note(body.task, step), encode(message.signed)),
+            Share(message.signed),
+            Told("reported", (("step", step.name.lower()), ("round", body.round), ("held", len(body.held)))),
+        ]
 
     def _reported(self, view: View, step: Step) -> bool:
         own = self._own.get(step)

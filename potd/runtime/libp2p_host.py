@@ -328,6 +328,11 @@ class _Reader:
         self._stream = stream
         self._buffer = bytearray()
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is a byte that nobody has taken yet."""
+        return bool(self._buffer)
+
     async def begin(self) -> None:
         """Wait for the first byte, however long."""
         if not self._buffer:
@@ -338,6 +343,20 @@ class _Reader:
             await self._fill(max(count - len(self._buffer), patches.READ_BYTES))
         taken = bytes(memoryview(self._buffer)[:count])
         del self._buffer[:count]
+        return taken
+
+    def framed_already(self, bytes_max: int) -> bytes | None:
+        """One length-prefixed frame if it is here whole. Raises _Nonsense as `framed` does."""
+        if len(self._buffer) < LENGTH.size:
+            return None
+        (size,) = LENGTH.unpack_from(self._buffer)
+        if size > bytes_max:
+            raise _Nonsense("too long")
+        end = LENGTH.size + size
+        if len(self._buffer) < end:
+            return None
+        taken = bytes(memoryview(self._buffer)[LENGTH.size : end])
+        del self._buffer[:end]
         return taken
 
     async def framed(self, bytes_max: int) -> bytes:
@@ -1034,9 +1053,13 @@ class _Core:
             async with _kept(stream):
                 while True:
                     await self._wait_for_room()
-                    await reader.begin()
-                    with trio.fail_after(self._config.unfinished_s):
-                        frame = await reader.framed(FRAME_BYTES_MAX)
+                    frame = reader.framed_already(FRAME_BYTES_MAX)
+                    if frame is None and not reader.begun:
+                        await reader.begin()
+                        continue
+                    if frame is None:
+                        with trio.fail_after(self._config.unfinished_s):
+                            frame = await reader.framed(FRAME_BYTES_MAX)
                     peer.frames_in += 1
                     peer.bytes_in += len(frame) + LENGTH.size
                     self._emit(Framed(peer.key, frame), len(frame))

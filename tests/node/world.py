@@ -256,11 +256,11 @@ class World:
                 member.disk.records = [one for one in member.disk.records if one[0] > seq]
             case ev.Store(header, batch, entries):
                 member.disk.blocks[header.height] = (header, batch)
-                for name, data in entries:
-                    if data is None:
+                for name, value in entries:
+                    if value is None:
                         member.disk.entries.pop(name, None)
                     else:
-                        member.disk.entries[name] = data
+                        member.disk.entries[name] = value
             case ev.StoreCertificate(certificate):
                 member.disk.certificates[certificate.header.height] = certificate
             case ev.Note(name, data):
@@ -349,7 +349,8 @@ class World:
                 return
 
     def _fetch_blocks(self, key: Key, peer: Key, first: int, life: int) -> None:
-        disk, blocks = self.members[peer].disk, []
+        blocks: list[Block] = []
+        disk = self.members[peer].disk
         answers = self.members[peer].node is not None and self._linked(peer, key)
         while answers and first in disk.certificates and len(blocks) < 8:
             blocks.append(Block(disk.certificates[first], disk.blocks[first][1]))
