@@ -248,6 +248,8 @@ def _figures(
         "restarted": seen.killed.path.name if seen.killed is not None else None,
         "restarted_counted": _counted_after(history, seen),
         "supply_conserved": history.supply_conserved,
+        "round_split_ms": _middle([status["round_ms"] for status in ended]),
+        "cpu_ms_a_round": _cpu(ended, len(counted)),
         "round_ms_p50": round(statistics.median(seen.rounds_ms), 1),
         "_twin_losses": compared["twin_losses"],
     }
@@ -266,6 +268,24 @@ def _compare(counted: list[Round], model: Path) -> dict[str, Any]:
         raise Failure(Exit.CONFIGURATION, "the comparison with the twin failed; its error stands above")
     found: dict[str, Any] = json.loads(done.stdout)
     return found
+
+
+def _middle(splits: list[dict[str, float]]) -> dict[str, float]:
+    """The median over the nodes, by step."""
+    return {
+        step: round(statistics.median(one[step] for one in splits if step in one), 1)
+        for step in max(splits, key=len, default={})
+    }
+
+
+def _cpu(ended: list[dict[str, Any]], rounds: int) -> dict[str, float]:
+    """CPU milliseconds a round and node, start-up included, of those who ran from the first round to the last."""
+    longest = max(one["uptime_s"] for one in ended)
+    whole = [one["cpu"] for one in ended if one["uptime_s"] > 0.9 * longest]
+    return {
+        name.removesuffix("_s"): round(1000 * statistics.mean(one[name] or 0.0 for one in whole) / rounds, 1)
+        for name in whole[0]
+    }
 
 
 def _counted_after(history: History, seen: Progress) -> int:
@@ -307,6 +327,10 @@ def _report(homes: tuple[Home, ...], history: History, figures: dict[str, Any], 
     click.echo(f"view changes                     {figures['view_changes']}")
     click.echo(f"rounds of the restarted node     {figures['restarted_counted']} counted after its return")
     click.echo(f"median round                     {figures['round_ms_p50']:.0f} ms")
+    steps = ", ".join(f"{step} {ms:.0f}" for step, ms in figures["round_split_ms"].items() if step != "round")
+    click.echo(f"  of which, in ms                {steps}")
+    cpu = ", ".join(f"{name} {ms:.0f}" for name, ms in figures["cpu_ms_a_round"].items() if name != "loop")
+    click.echo(f"CPU ms a round and node          {cpu}")
     click.echo(f"supply conserved                 {'yes, at every height' if figures['supply_conserved'] else 'NO'}")
     click.echo(f"model                            {folder / 'model.safetensors'}")
     if picture.exists():

@@ -13,7 +13,7 @@ from potd.rounds.keeper import Desk, Keeper
 from potd.rounds.miner import Miner, commitment_note
 from potd.rounds.plan import Window
 from potd.rounds.tally import Electorate
-from potd.rounds.validator import Validator, report_note
+from potd.rounds.validator import Validator, draft_note, report_note
 from potd.wire.codec import Malformed, decode
 from potd.wire.envelope import Signer, Verified
 from potd.wire.genesis import Parameters
@@ -110,6 +110,7 @@ class Desks:
                 work_ticks_max=self._parameters.work_ticks_max,
                 trainer=self._trainer,
                 noted={step: data for step, data in reports.items() if data},
+                drafted=self._notes.get(draft_note(view.task), b""),
             )
         part = Part(view, keeper, miner, validator, height, loss_micro)
         self.parts[view.task] = part

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from potd.rounds.events import (
     Await,
     Effect,
@@ -10,6 +12,7 @@ from potd.rounds.events import (
     Opened,
     Phase,
     Propose,
+    Retire,
     Run,
     Settle,
     Share,
@@ -17,7 +20,7 @@ from potd.rounds.events import (
     Unfetch,
     View,
 )
-from potd.rounds.keeper import Desk, Keeper
+from potd.rounds.keeper import KEEP_ROUNDS, Desk, Keeper
 from potd.rounds.tally import (
     Choice,
     Electorate,
@@ -43,6 +46,11 @@ def report_note(task: TaskId, step: Step) -> str:
     return f"report/{task.hex()}/{step.name.lower()}"
 
 
+def draft_note(task: TaskId) -> str:
+    """The name under which a primary remembers its newest draft: to propose other than one's draft is to lie."""
+    return f"draft/{task.hex()}"
+
+
 class Validator:
     """One validator in one task."""
 
@@ -57,6 +65,7 @@ class Validator:
         work_ticks_max: int,
         trainer: bool,
         noted: dict[Step, bytes],
+        drafted: bytes,
     ) -> None:
         self._signer = signer
         self._electorate = electorate
@@ -76,8 +85,7 @@ class Validator:
         self._sealed: tuple[Commitment, ...] = ()
         self._seal_certified = False
         self._arrived: dict[AccountId, int] = {}  # payloads of this round, and when
-        self._draft: Verified[Draft] | None = None
-        self._draft_ticks = 0
+        self._drafts: dict[Key, tuple[Verified[Draft], int]] = {}  # each validator's newest, and when it came
         self._aggregating: tuple[int, tuple[BlobRef, ...]] | None = None
         self._aggregated: dict[tuple[BlobRef, ...], Aggregated] = {}
         self._choices: dict[tuple[Signed, ...], Choice] = {}
@@ -86,9 +94,15 @@ class Validator:
         self._proposed: Seal | Update | None = None
         self._scoring: tuple[int, int] | None = None  # the job and the round of an evaluation under way
         self._scored = -1
+        self._past: deque[tuple[BlobRef, ...]] = deque()  # payloads of rounds before
         self._score_proposed = (-1, -1)  # the consensus view and the round of the last evaluation we proposed
         for step, data in sorted(noted.items()):
-            self._own[step] = verify(decode(data, Signed), signer.network, Report)
+            own = verify(decode(data, Signed), signer.network, Report)
+            self._own[step] = own
+            self._reports[(own.body.round, step)] = {own.sender: own}
+        if drafted:
+            draft = verify(decode(drafted, Signed), signer.network, Draft)
+            self._drafts[draft.sender] = draft, 0
 
     # What is told
 
@@ -114,6 +128,7 @@ class Validator:
         self._retry_at = 0
         if before is not None and before.phase == Phase.REVEAL:
             effects += [Unfetch(one.payload) for one in self._sealed if not self._desk.holds(one.payload)]
+            effects += self._retire()
         if before is None or before.round != view.round:
             for old in [number for number in self._heard if number < view.round]:
                 del self._heard[old]
@@ -130,9 +145,13 @@ class Validator:
         self._aggregated.clear()
         self._choices.clear()
         self._aggregating = None
-        if self._draft is not None and self._draft.body.round < view.round:
-            self._draft = None
+        self._drafts = {key: (one, 0) for key, (one, _) in self._drafts.items() if one.body.round >= view.round}
         return effects
+
+    def _retire(self) -> list[Effect]:
+        """Payloads stay for a while after their round, for whoever has to look at them again."""
+        self._past.append(tuple(one.payload for one in self._finite()))
+        return [Retire(self._past.popleft())] if len(self._past) > KEEP_ROUNDS else []
 
     def on_heard(self, message: Verified[Commitment]) -> tuple[list[Effect], str]:
         """A commitment, and why it is not taken if it is not."""
@@ -146,7 +165,7 @@ class Validator:
             return [], "commitment by somebody who is not enrolled"
         heard = self._heard.setdefault(body.round, {})
         if body.miner in heard:
-            return [], ""
+            return self._on_heard_again(message, heard[body.miner][0], view), ""
         if body.round == view.round:
             if view.phase != Phase.TRAIN:
                 return [], ""
@@ -155,6 +174,17 @@ class Validator:
             self._names[commitment_name(message.signed.payload)] = message.signed
         heard[body.miner] = (message, self._ticks if body.round == view.round else 0)
         return self.advance(), ""
+
+    def _on_heard_again(self, message: Verified[Commitment], first: Verified[Commitment], view: View) -> list[Effect]:
+        """A miner may say two things to two validators: what a report names is kept, or we could not show it."""
+        if message.signed == first.signed or view.phase != Phase.TRAIN or message.body.round != view.round:
+            return []
+        name = commitment_name(message.signed.payload)
+        reports = self._reports.get((view.round, Step.SEAL), {})
+        if name in self._names or not any(name == one.digest for said in reports.values() for one in said.body.held):
+            return []
+        self._names[name] = message.signed
+        return self.advance()
 
     def on_report(self, message: Verified[Report]) -> tuple[list[Effect], str]:
         view, body = self._view, message.body
@@ -166,6 +196,8 @@ class Validator:
         oldest = view.evaluated + 1 if step == Step.EVALUATION else view.round
         if not oldest <= body.round <= view.round + 1:
             return [], "report on a round that is past" if body.round < oldest else "report on a round to come"
+        if step == Step.EVALUATION and (body.held or body.links):
+            return [], "report on an evaluation that holds something"
         by_key = self._reports.setdefault((body.round, step), {})
         if message.sender in by_key:
             return [], ""
@@ -174,18 +206,23 @@ class Validator:
 
     def on_draft(self, message: Verified[Draft]) -> tuple[list[Effect], str]:
         view, body = self._view, message.body
-        number, _ = self._lead
-        if message.sender not in self._electorate.keys or body.view < number:
+        number, primary = self._lead
+        if message.sender not in self._electorate.keys or (
+            body.view == number and primary not in (None, message.sender)
+        ):
             return [], "draft by another than the primary"
+        if body.view < number:
+            return [], "draft of a view that is past"
         if view is None or not view.round <= body.round <= view.round + 1 or body.step != Step.UPDATE:
             return [], "draft for another round"
-        if self._draft is not None and self._draft.body.view >= body.view and self._draft.body.round >= body.round:
+        known = self._drafts.get(message.sender)
+        if known is not None and (known[0].body.view, known[0].body.round) >= (body.view, body.round):
             return [], ""
         try:
             read_reports(body.reports, body.task, body.round, Step.UPDATE, self._electorate)
         except Malformed as error:
             return [], f"draft of {error}"
-        self._draft, self._draft_ticks = message, self._ticks
+        self._drafts[message.sender] = message, self._ticks if body.round == view.round else 0
         return self.advance(), ""
 
     def on_fetched(self, ref: BlobRef) -> list[Effect]:
@@ -213,8 +250,7 @@ class Validator:
         self._proposed = None
         if primary is None:
             return effects
-        if self._draft is not None and self._draft.body.view < number:
-            self._draft = None
+        self._drafts = {key: held for key, held in self._drafts.items() if held[0].body.view >= number}
         return effects + self.advance()
 
     def on_answer(self, answer: Answer) -> list[Effect]:
@@ -289,10 +325,7 @@ class Validator:
 
     def _reported(self, view: View, step: Step) -> bool:
         own = self._own.get(step)
-        if own is None or own.body.round != view.round:
-            return False
-        self._reports.setdefault((view.round, step), {}).setdefault(own.sender, own)
-        return True
+        return own is not None and own.body.round == view.round
 
     # Seal
 
@@ -368,15 +401,17 @@ class Validator:
             return effects
         chosen = tuple(reports[key].signed for key in sorted(reports))
         draft = self._signer.verified(Draft(self._lead[0], view.task, view.round, Step.UPDATE.value, chosen))
-        self._draft, self._draft_ticks = draft, self._ticks
-        return [*effects, *self._settle(self._key("the draft", view)), Share(draft.signed)]
+        self._drafts[draft.sender] = draft, self._ticks
+        effects += self._settle(self._key("the draft", view))
+        return [*effects, Note(draft_note(view.task), encode(draft.signed)), Share(draft.signed)]
 
-    def _drafted(self, view: View) -> Verified[Draft] | None:
-        """The draft of this round by the primary that leads now."""
-        draft = self._draft
-        if draft is None or draft.body.round != view.round or draft.body.view != self._lead[0]:
+    def _drafted(self, view: View) -> tuple[Verified[Draft], int] | None:
+        """The draft of this round by the primary that leads now, and when it came."""
+        number, primary = self._lead
+        held = self._drafts.get(primary) if primary is not None else None
+        if held is None or (held[0].body.view, held[0].body.round) != (number, view.round):
             return None
-        return draft if draft.sender == self._lead[1] else None
+        return held
 
     def _choice(self, reports: tuple[Signed, ...], view: View) -> Choice:
         if reports not in self._choices:
@@ -385,14 +420,15 @@ class Validator:
         return self._choices[reports]
 
     def _propose_update(self, view: View) -> list[Effect]:
-        draft = self._drafted(view)
-        if draft is None:
+        held = self._drafted(view)
+        if held is None:
             return []
+        draft, since = held
         effects: list[Effect] = []
         expected, more = self._expected(draft.body.reports, view)
         effects += more
         # The primary's time for an update counts from when we have done the same work ourselves.
-        if expected is not None or self._ticks - self._draft_ticks >= self._work_ticks_max:
+        if expected is not None or self._ticks - since >= self._work_ticks_max:
             effects += self._await(self._key("the update", view))
         if expected is not None and self._leads() and self._proposed is None:
             self._proposed = expected
@@ -436,7 +472,7 @@ class Validator:
             effects += self._begin_scoring(view)
         for (number, step), reports in sorted(self._reports.items()):
             if step == Step.EVALUATION and number > view.evaluated and self._leads():
-                measured = [one for one in reports.values() if one.body.measured]
+                measured = [one for one in reports.values() if any(each.round == number for each in one.body.measured)]
                 enough = len(reports) >= self._electorate.quorum and len(measured) >= self._electorate.some_honest
                 if enough and self._score_proposed < (self._lead[0], number):
                     self._score_proposed = (self._lead[0], number)
@@ -480,9 +516,9 @@ class Validator:
             if step == Step.SEAL:
                 named = [one.digest for one in own.body.held]
                 effects += [Share(self._names[name]) for name in named if name in self._names]
-        draft = self._drafted(view)
-        if draft is not None and self._leads() and view.phase == Phase.REVEAL:
-            effects.append(Share(draft.signed))
+        drafted = self._drafted(view)
+        if drafted is not None and self._leads() and view.phase == Phase.REVEAL:
+            effects.append(Share(drafted[0].signed))
         scored = self._own.get(Step.EVALUATION)
         if scored is not None and scored.body.round > view.evaluated:
             effects.append(Share(scored.signed))

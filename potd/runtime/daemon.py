@@ -33,6 +33,7 @@ from potd.runtime.libp2p_host import Libp2pNetwork
 from potd.runtime.logs import SAID, open_log, set_level
 from potd.runtime.pump import Pump
 from potd.runtime.refusals import Refusals
+from potd.runtime.timing import Timing
 from potd.runtime.views import node_view
 from potd.runtime.workers import NICE, Worker, WorkerCommand, WorkerUnfit
 from potd.wire import transfer
@@ -186,6 +187,8 @@ class Daemon:
         self.workers = self._make_workers()
         self.fetcher = Fetcher(blobs, self.network, self._put, self._blame, group)
         self.pump = Pump(node, journal, blobs, self.network, self.fetcher, self.workers, self._refusals)
+        self._timing = Timing()
+        self.pump.listen(self._timing.listen)
         self._answers = Answers(blobs, journal, node.batch, self._blame)
         self._control = Control(
             config.home, node, self.pump, blobs, self.fetcher, signer,
@@ -298,6 +301,7 @@ class Daemon:
             "dropped": dict(self.pump.dropped),
             "traffic": {"blobs_in": self.fetcher.bytes_in, "blobs_out": self._answers.bytes_out},
             "cpu": self._cpu(),
+            "round_ms": self._timing.told(),
             "pump": {
                 "steps": self.pump.steps,
                 "syncs": self.pump.syncs,

@@ -26,7 +26,7 @@ import struct
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal, Self, cast
@@ -749,14 +749,24 @@ class _Core:
         )  # fmt: skip
 
     async def _attend(self, peer: _Peer, line: _Line) -> None:
-        """Everything that lives as long as one connection."""
-        with line.scope:
+        """Everything that lives as long as one connection, and takes nothing else along when it fails."""
+        with line.scope, self._survived(line.conn):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._keep_alive, peer, line)
                 if line.conn.direction == Direction.OUTBOUND:
                     nursery.start_soon(self._greet, peer, line)
                 else:
                     nursery.start_soon(self._expect_hello, peer, line)
+
+    @contextlib.contextmanager
+    def _survived(self, conn: SwarmConn) -> Iterator[None]:
+        """Hang up where libp2p raises what nobody foresaw: a peer provoked it."""
+        try:
+            yield
+        except Exception as error:
+            log.warning("a connection failed: %r", error, exc_info=error)
+            self._refuse(conn.muxed_conn.peer_id, "connection", "unforeseen")
+            self._nursery.start_soon(self._hang_up, conn, "unforeseen failure")
 
     def disconnected(self, conn: SwarmConn) -> None:
         key = key_of(conn.muxed_conn.peer_id)
@@ -785,7 +795,7 @@ class _Core:
                 nursery.start_soon(_close, conn)
                 with trio.move_on_after(GOODBYE_S):
                     await cast(patches.Muxer, conn.muxed_conn).event_closed.wait()
-                with contextlib.suppress(*BROKEN):
+                with contextlib.suppress(Exception):  # closed already, in one way or another
                     await cast(patches.Muxer, conn.muxed_conn).secured_conn.close()
         self.disconnected(conn)
 
@@ -1025,7 +1035,8 @@ class _Core:
                     if stream is None:
                         stream = await self._open_to(peer, self._votes)
                     await _write(stream, data)
-                except BROKEN:
+                except Exception as error:  # BROKEN, or what nobody foresaw: the stream is of no more use
+                    log.debug("votes stream lost: %r", error)
                     if stream is not None:
                         await patches.reset(stream)
                     stream = None
@@ -1104,6 +1115,11 @@ class _Core:
             if isinstance(error, Unreachable):
                 raise
             raise Unreachable(f"connection lost while asking about {kind}") from error
+        except Refused:
+            raise
+        except Exception as error:  # libp2p raised what nobody foresaw
+            log.warning("asking about %s failed: %r", kind, error, exc_info=error)
+            raise Unreachable(f"asking about {kind} failed") from error
 
     async def _ask_in_turn(self, peer: _Peer, kind: str, question: bytes, answer_bytes_max: int) -> bytes:
         idle = peer.idle.setdefault(kind, [])

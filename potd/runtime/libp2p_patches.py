@@ -309,6 +309,8 @@ class Gossip(Pubsub):
         self._pushing.add(name)
         try:
             await super().push_msg(msg_forwarder, msg)
+            if not self._is_msg_seen(msg) and self.validation_cache.get(name) is None:
+                self._refuse(msg_forwarder, "gossip", "bad signature")  # the one reason that 0.8.1 tells nobody
         except Exception as error:  # as above
             self._refuse(msg_forwarder, "gossip", type(error).__name__)
         finally:

@@ -8,8 +8,8 @@ import pytest
 
 from potd.consensus.events import Suspect
 from tests.consensus import liars
-from tests.consensus.cluster import ELSEWHERE, Cluster, Lie, Said, operations_of, signer
 from tests.consensus.cluster import BAD as BAD_OPERATION
+from tests.consensus.cluster import ELSEWHERE, Cluster, Lie, Said, operations_of, signer
 from tests.consensus.parts import A, order
 
 LIES: list[Lie] = [
@@ -39,7 +39,7 @@ def told(cluster: Cluster) -> Cluster:
 @pytest.mark.parametrize("lie", LIES)
 def test_with_f_liars_among_them_the_honest_agree_and_go_on(lie: Lie, size: int) -> None:
     """4.1: the first primaries are the liars, so that every lie is told."""
-    told(Cluster(size, 1, liars={index: lie for index in range((size - 1) // 3)}))
+    told(Cluster(size, 1, liars=dict.fromkeys(range((size - 1) // 3), lie)))
 
 
 def test_an_equivocating_primary_is_accused_by_its_own_two_signatures_and_replaced() -> None:

@@ -77,7 +77,7 @@ def test_the_power_may_go_at_every_boundary_of_a_write(size: int, who: int, liar
 def test_the_power_may_go_everywhere_at_once(size: int) -> None:
     total = run(size, {}, {}).members[0].boundaries
     for boundary in range(1, total + 1, 3):
-        run(size, {}, {index: boundary for index in range(size)})
+        run(size, {}, dict.fromkeys(range(size), boundary))
 
 
 def restored(one: Replica, effects: list[Effect], *, executed: int = 0) -> Replica:

@@ -131,7 +131,7 @@ def test_view_changes_of_one_replica_are_kept_once_in_whatever_order_they_come()
 def test_the_new_primary_carries_over_what_was_prepared_and_fills_gaps_with_null_requests() -> None:
     """4.4: O"""
     effects = new_primary(leave(2, 1, [proof(C, 3)]), leave(3, 1, [proof(A, 1)]))
-    [message] = {one for one in sent(effects, NewView)}
+    [message] = set(sent(effects, NewView))
     orders = [order(A, 1, 1), order(NULL, 2, 1), order(C, 3, 1)]
     assert message.pre_prepares == tuple(one.signed for one in orders)
 

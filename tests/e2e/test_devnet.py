@@ -114,6 +114,7 @@ def test_four_daemons_train_by_hand_and_the_fetched_model_scores_what_the_networ
     first = fleet.homes[0]
     task = submit(first, tmp_path)
     fleet.await_all(lambda one: reached(one, task, 2), 90, "two rounds")
+    status: dict[str, Any] = {}
     slowest = 0.0
     for _ in range(20):
         began = time.perf_counter()

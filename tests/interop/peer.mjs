@@ -51,7 +51,8 @@ pubsub.addEventListener('message', (event) => {
 pubsub.subscribe(topic)
 await until(() => pubsub.getSubscribers(topic).length > 0)
 console.log('joined')
-await pubsub.publish(topic, new TextEncoder().encode('from js'))
+// The other side's subscription may be known before there is a stream to answer it on.
+await until(async () => (await pubsub.publish(topic, new TextEncoder().encode('from js'))).recipients.length > 0)
 console.log('published')
 
 process.stdin.resume()

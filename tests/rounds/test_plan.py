@@ -27,8 +27,8 @@ def windows(draw: st.DrawFn) -> Window:
 def test_a_stream_is_the_same_on_every_machine() -> None:
     """Golden: a validator of another release must draw the same batch."""
     numbers = stream(bytes(32), b"golden")
-    assert [next(numbers) for _ in range(3)] == [8160926017804823764, 14653371811684043053, 3389284563029017033]
-    assert draw(stream(bytes(32), b"golden"), 10, 10) == [4, 5, 9, 3, 1, 2, 8, 7, 0, 6]
+    assert [next(numbers) for _ in range(3)] == [10725449162487622448, 2045027124622386922, 14120282412653142666]
+    assert draw(stream(bytes(32), b"golden"), 10, 10) == [8, 5, 4, 9, 2, 1, 7, 0, 3, 6]
 
 
 @given(SEEDS, st.integers(1, 2**64))
@@ -46,7 +46,8 @@ def test_a_draw_takes_different_members_of_its_population(seed: bytes, one: int,
 
 @given(windows(), st.integers(1, 500))
 def test_arcs_are_disjoint_and_cover_the_ring_when_no_batch_is_too_large(window: Window, samples: int) -> None:
-    arcs = sorted((arc(window, one, units, samples, 0) for one, units in window.members), key=lambda one: one.start)
+    arcs = [arc(window, one, units, samples, 0) for one, units in window.members]
+    arcs.sort(key=lambda one: (one.start, one.length))
     assert sum(one.length for one in arcs) == samples
     assert all(before.start + before.length == after.start for before, after in pairwise(arcs))
 

@@ -363,6 +363,7 @@ def test_gossip_in_the_name_of_another_is_refused(nodes: "Nodes") -> None:
                 await trio.sleep(0.2)
 
             await attacked(alice, attack)
+            assert alice.network.counters()["refused gossip: bad signature"] == 3
             assert alice.gossip() == []
             await alive(alice, bob)
 
