@@ -1,23 +1,24 @@
-# One image for every role. Build: docker build -t potd .
+# One image for every role. `scripts/image` builds it; so does: docker build -t potd .
 #
-# Which torch goes in depends on where pip looks: --build-arg PIP_INDEX_URL=... or PIP_EXTRA_INDEX_URL=... chooses.
-# Run:    docker run -v potd:/data potd potd init --home /data
-#         docker run -v potd:/data -p 4001:4001 potd
+# On Linux torch comes with CUDA, which is several gigabytes and serves GPU rigs. For another build of it put its wheel
+# into wheels/ beside this file, or say where pip finds it: --build-arg PIP_EXTRA_INDEX_URL=...
 
 ARG PYTHON=python:3.11-slim
 
 FROM ${PYTHON} AS build
-# Some of libp2p's dependencies have no wheels for every platform.
+# Some of libp2p's dependencies have no wheels.
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends gcc g++ libc6-dev libgmp-dev make pkg-config python3-dev \
+    && apt-get install --yes --no-install-recommends gcc libc6-dev libgmp-dev make \
     && rm -rf /var/lib/apt/lists/*
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
-ARG PIP_FIND_LINKS
+ARG PIP_FIND_LINKS=/src/wheels
 RUN python3 -m venv /opt/potd
 # The dependencies first: they change less often than potd, and this layer is the large one.
 COPY constraints.txt setup.cfg pyproject.toml README.md LICENSE /src/
 COPY potd/__init__.py /src/potd/
+# A folder that need not be there, beside a file that is.
+COPY LICENSE wheel[s] /src/wheels/
 RUN /opt/potd/bin/pip install --no-cache-dir --constraint /src/constraints.txt /src \
     && /opt/potd/bin/pip uninstall --yes potd
 COPY potd /src/potd

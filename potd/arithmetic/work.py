@@ -43,6 +43,7 @@ def answer(job: Aggregate | Apply, folder: Path) -> Aggregated | Applied | Faile
 def aggregate(job: Aggregate, folder: Path) -> Aggregated:
     """Judge the payloads, add up those that count, and take the optimiser's step with their mean.
 
+    A step that cannot be taken from these blobs, by whoever tries, ends like a round in which nothing counted.
     Raises OSError if a blob is missing, ValueError if the job is not one that can be computed."""
     began = monotonic()
     check_bounds(job.spec, sum(payload.units for payload in job.payloads))
@@ -69,9 +70,11 @@ def aggregate(job: Aggregate, folder: Path) -> Aggregated:
 
     average = mean(sums, divisor, job.spec.encoding)
     del sums
-    blob = write_blob(folder, to_bytes(average))
-    model, momentum = _step(job, average, folder)
-    return Aggregated(job.job, judgements, blob, model, momentum, _since(began))
+    try:
+        model, momentum = _step(job, average, folder)
+    except ValueError:
+        return Aggregated(job.job, judgements, NO_BLOB, NO_BLOB, NO_BLOB, _since(began))
+    return Aggregated(job.job, judgements, write_blob(folder, to_bytes(average)), model, momentum, _since(began))
 
 
 def apply(job: Apply, folder: Path) -> Applied:
@@ -103,7 +106,7 @@ def _judged(job: Aggregate, folder: Path, resident: int) -> tuple[dict[int, int]
 
 
 def _step(job: Aggregate | Apply, gradient: Blocks, folder: Path) -> tuple[BlobRef, BlobRef]:
-    """The model and momentum that follow."""
+    """The model and momentum that follow. Raises ValueError where float32 does not hold them or a blob's size is off."""
     theta = _floats(job.spec, job.model, "model", folder)
     if job.momentum == NO_BLOB:
         momentum = np.zeros(len(theta), np.float32)

@@ -49,6 +49,7 @@ class Progress:
     """What was seen while the network ran."""
 
     rounds_ms: list[float]
+    status_ms: list[float]
     killed: Home | None = None
     killed_round: int = 0
     restarted_round: int = 0
@@ -142,7 +143,7 @@ def _key(home: Home) -> str:
 
 def _follow(fleet: Fleet, task: str, rounds: int) -> Progress:
     """Show every round, kill the primary at its time, and start it again at its time."""
-    seen = Progress([])
+    seen = Progress([], [])
     watched = fleet.homes[-1]
     last = -1
     since = time.monotonic()
@@ -157,6 +158,9 @@ def _follow(fleet: Fleet, task: str, rounds: int) -> Progress:
                     seen.rounds_ms += [1000 * (now - since) / (answer["round"] - last)] * (answer["round"] - last)
                 last, since = answer["round"], now
             _show(answer, rounds)
+            asked = time.monotonic()
+            fleet.status(watched)
+            seen.status_ms.append(1000 * (time.monotonic() - asked))
             if seen.killed is None and last >= KILL_AT * rounds:
                 status = fleet.status(watched) or {}
                 primary = next((one for one in fleet.homes if _key(one) == status.get("primary")), None)
@@ -250,6 +254,8 @@ def _figures(
         "supply_conserved": history.supply_conserved,
         "round_split_ms": _middle([status["round_ms"] for status in ended]),
         "cpu_ms_a_round": _cpu(ended, len(counted)),
+        "status_ms_p50": round(statistics.median(seen.status_ms), 1),
+        "status_ms_max": round(max(seen.status_ms), 1),
         "round_ms_p50": round(statistics.median(seen.rounds_ms), 1),
         "_twin_losses": compared["twin_losses"],
     }
@@ -329,6 +335,9 @@ def _report(homes: tuple[Home, ...], history: History, figures: dict[str, Any], 
     click.echo(f"median round                     {figures['round_ms_p50']:.0f} ms")
     steps = ", ".join(f"{step} {ms:.0f}" for step, ms in figures["round_split_ms"].items() if step != "round")
     click.echo(f"  of which, in ms                {steps}")
+    click.echo(
+        f"status answered, ms              {figures['status_ms_p50']:.0f}, at most {figures['status_ms_max']:.0f}"
+    )
     cpu = ", ".join(f"{name} {ms:.0f}" for name, ms in figures["cpu_ms_a_round"].items() if name != "loop")
     click.echo(f"CPU ms a round and node          {cpu}")
     click.echo(f"supply conserved                 {'yes, at every height' if figures['supply_conserved'] else 'NO'}")

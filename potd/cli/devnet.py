@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from pathlib import Path
 import click
 
 from potd.cli.exits import Exit, Failure
+from potd.cli.fleet import Fleet
 from potd.cli.homes import make_home
 from potd.cli.options import parse_amount
 from potd.config.addresses import peer_id
@@ -21,7 +20,7 @@ from potd.config.genesis import read_genesis
 from potd.config.home import Home, new_seed, public_key, read_key, write_atomically
 from potd.wire.genesis import PROTOCOL, Allotment, Genesis, Parameters, genesis_digest
 
-STOP_S = 10  # a daemon stops in half of it
+POLL_S = 0.2
 CONTAINER_PORT = 4001
 
 
@@ -156,47 +155,19 @@ def _compose(nodes: list[_Node], image: str) -> str:
 
 def _run(homes: list[Home]) -> None:
     """Run a daemon in every home until Ctrl-C or SIGTERM, or until the last has ended."""
-    daemons: dict[str, subprocess.Popen[bytes]] = {}
     stopping = threading.Event()
-
-    def stop(*_: object) -> None:
-        for daemon in daemons.values():
-            if stopping.is_set():  # it was told before, and had its time
-                daemon.kill()
-            else:
-                daemon.terminate()
-        stopping.set()
-        signal.alarm(STOP_S)
-
-    handlers = {one: signal.signal(one, stop) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
+    handlers = {one: signal.signal(one, lambda *_: stopping.set()) for one in (signal.SIGINT, signal.SIGTERM)}
     try:
-        for home in homes:
-            if stopping.is_set():
-                break
-            command = [sys.executable, "-m", "potd", "start", "--home", str(home.path)]
-            # In a session of its own, so that Ctrl-C reaches it once, from us.
-            daemons[home.path.name] = subprocess.Popen(command, start_new_session=True)
-            if stopping.is_set():  # the signal came before the new daemon was known
-                daemons[home.path.name].terminate()
-            click.echo(f"{home.path.name}: process {daemons[home.path.name].pid}, log in {home.log}")
-        click.echo("Ctrl-C stops them all")
-        _outlive(daemons)
+        with Fleet(homes, quiet=False) as fleet:
+            for home in homes:
+                fleet.start(home)
+                click.echo(f"{home.path.name}: process {fleet.pid(home)}, log in {home.log}")
+            click.echo("Ctrl-C stops them all")
+            while fleet.running() and not stopping.wait(POLL_S):
+                for home, status in fleet.ended():
+                    click.echo(f"{home.path.name} ended with status {status}")
+            if not stopping.is_set():
+                raise Failure(Exit.CONFIGURATION, "every node ended by itself; their logs say why")
     finally:
-        signal.alarm(0)
         for name, handler in handlers.items():
             signal.signal(name, handler)
-    if not stopping.is_set():
-        raise Failure(Exit.CONFIGURATION, "every node ended by itself; their logs say why")
-
-
-def _outlive(daemons: dict[str, subprocess.Popen[bytes]]) -> None:
-    """Wait for every daemon, and say of each when it ends."""
-    names = {daemon.pid: name for name, daemon in daemons.items()}
-    while names:
-        try:
-            pid, status = os.wait()
-        except ChildProcessError:  # the rest were waited for while they were being signalled
-            return
-        name = names.pop(pid)
-        daemons[name].returncode = os.waitstatus_to_exitcode(status)
-        click.echo(f"{name} ended with status {daemons[name].returncode}")

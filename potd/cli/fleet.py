@@ -36,8 +36,9 @@ def free_ports(count: int) -> int:
 class Fleet:
     """The daemons of some homes. Leaving the block stops those that still run."""
 
-    def __init__(self, homes: Sequence[Home]) -> None:
+    def __init__(self, homes: Sequence[Home], *, quiet: bool = True) -> None:
         self.homes = tuple(homes)
+        self._output = subprocess.DEVNULL if quiet else None
         self._daemons: dict[Home, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Fleet:
@@ -50,8 +51,18 @@ class Fleet:
         """Begin a daemon, in a session of its own, so that Ctrl-C reaches only us."""
         command = [sys.executable, "-m", "potd", "start", "--home", str(home.path)]
         self._daemons[home] = subprocess.Popen(
-            command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            command, start_new_session=True, stdout=self._output, stderr=self._output
         )
+
+    def running(self) -> int:
+        return len(self._daemons)
+
+    def ended(self) -> list[tuple[Home, int]]:
+        """Those who have ended by themselves since the last question, with their exit status."""
+        found = [(home, daemon.returncode) for home, daemon in self._daemons.items() if daemon.poll() is not None]
+        for home, _ in found:
+            del self._daemons[home]
+        return found
 
     def pid(self, home: Home) -> int:
         return self._daemons[home].pid
@@ -78,12 +89,10 @@ class Fleet:
 
     def check(self) -> None:
         """Raises Failure if a daemon has ended by itself."""
-        for home, daemon in self._daemons.items():
-            if daemon.poll() is not None:
-                raise Failure(
-                    Exit.CONFIGURATION,
-                    f"the daemon of {home.path} ended with status {daemon.returncode}; its log is {home.log}",
-                )
+        for home, status in self.ended():
+            raise Failure(
+                Exit.CONFIGURATION, f"the daemon of {home.path} ended with status {status}; its log is {home.log}"
+            )
 
     def status(self, home: Home) -> dict[str, Any] | None:
         """Its status, or None while it does not answer."""

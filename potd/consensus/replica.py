@@ -474,8 +474,10 @@ class Replica:
         return effects
 
     def _stir(self) -> list[Effect]:
-        """Take up what a restart interrupted, and ask again for batches that have not come."""
+        """Take up what a restart interrupted, and ask again for batches and blocks that have not come."""
         effects: list[Effect] = []
+        for height in self._checkpoints.heights_above(self.stable):
+            effects += self._stabilise(height)
         for slot in self._log.slots() if self.active else ():
             ballot = slot.ballots.get(self.view)
             if ballot is None or ballot.order is None:
@@ -623,7 +625,8 @@ class Replica:
         ]
         if self.active and theirs.view == self.view and not theirs.changing:
             for slot in self._log.slots():
-                if slot.seq > theirs.executed:
+                # Also what it has executed in an earlier view: those who have not may need its commitment in this one.
+                if slot.seq > theirs.stable:
                     effects += self._resend(peer, slot)
         return effects
 

@@ -23,6 +23,7 @@ from potd.ledger.entries import (
     task_key,
 )
 from potd.ledger.working import Working
+from potd.wire.blocks import BATCH_BYTES_MAX
 from potd.wire.codec import encode
 from potd.wire.envelope import Signed
 from potd.wire.ids import NO_BLOB, NOTHING, digest, short, task_id
@@ -37,6 +38,8 @@ OPTIMISERS = ("sgd", "nesterov")
 ENCODINGS = ("int8",)
 RULES = ("mean", "clip")
 RIG_CLASSES = ("float32",)
+
+_NAMED_BYTES, _COMMITMENT_BYTES = 76, 512  # of a miner in a report, and of its signed commitment, at most
 
 _CODE_MAX, _WEIGHT_ONE = 127, 65_536  # of an int8 code; of an unclipped contribution by the rule `clip`
 
@@ -148,10 +151,11 @@ def enrol(work: Working, operation: Enrol, account: Account) -> str:
     if reason:
         return reason
     others = tuple(one for one in task.miners if one.account != operation.account)
-    if len(others) >= MINERS_MAX:
+    most = miners_max(len(work.seats))
+    if len(others) >= most:
         dismissed = next((one for one in others if one.suspended), None)
         if dismissed is None:
-            return f"there are {MINERS_MAX} miners, none of them suspended"
+            return f"there are {most} miners, none of them suspended"
         others = tuple(one for one in others if one is not dismissed)
     if known is not None and not idle:
         miner = replace(known, units_next=operation.units)
@@ -183,6 +187,11 @@ def leave(work: Working, operation: Leave) -> str:
         return f"not enrolled for task {short(task.id)}"
     work.put_task(replace(task, miners=tuple(one for one in task.miners if one.account != operation.account)))
     return ""
+
+
+def miners_max(validators: int) -> int:
+    """How many miners a task can have, so that a seal with every validator's report fits half a batch."""
+    return min(MINERS_MAX, BATCH_BYTES_MAX // 2 // (validators * _NAMED_BYTES + _COMMITMENT_BYTES))
 
 
 def _too_much(task: Task, spec: TaskSpec, operation: Enrol) -> str:

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from potd.wire.blocks import BATCH_BYTES_MAX, Batch, Record, record_digest
 from potd.wire.codec import encode
 from potd.wire.envelope import Signed, Verified
-from potd.wire.ids import AccountId, Digest
-from potd.wire.operations import Operation
+from potd.wire.ids import AccountId, Digest, TaskId
+from potd.wire.operations import Enrol, Operation
 from potd.wire.rounds import Evaluation, Seal, Update
 
 OPERATIONS_MAX = 4096
-PER_ACCOUNT_MAX = 64
 
 
 @dataclass
@@ -33,13 +32,16 @@ class Agenda:
         self._in_flight: set[Digest] = set()
 
     def add_operation(self, message: Verified[Operation], tick: int, ours: bool) -> str:
-        """Keep an operation for the next batch. The reason if there is no room."""
+        """Keep an operation for the next batch. The reason if there is no room.
+
+        An account has one place for each nonce, and nonces reach only so far ahead: the operation whose turn it is
+        always finds its place, so that no replica awaits what the primary had no room for.
+        """
         name = record_digest(message.signed)
         if name in self.operations:
             return ""
-        theirs = [one for one in self.operations.values() if one.message.body.account == message.body.account]
-        if len(theirs) >= PER_ACCOUNT_MAX:
-            return f"{len(theirs)} operations of this account are waiting already"
+        if message.body.nonce in self.pending_nonces(message.body.account):
+            return f"another operation with nonce {message.body.nonce} is waiting already"
         if len(self.operations) >= OPERATIONS_MAX:
             return f"{len(self.operations)} operations are waiting already"
         self.operations[name] = Waiting(message, tick, ours)
@@ -51,6 +53,11 @@ class Agenda:
 
     def pending_nonces(self, account: AccountId) -> list[int]:
         return sorted(one.message.body.nonce for one in self.operations.values() if one.message.body.account == account)
+
+    def waiting_enrolments(self, account: AccountId) -> set[TaskId]:
+        """The tasks for which this account has asked to enrol, and not been heard."""
+        bodies = [one.message.body for one in self.operations.values()]
+        return {one.task for one in bodies if isinstance(one, Enrol) and one.account == account}
 
     def take(self, records_max: int) -> Batch | None:
         """The next batch: records first, for rounds wait on them, then operations by account and nonce."""

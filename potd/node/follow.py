@@ -53,13 +53,15 @@ class Follower:
             self._asked_ticks += 1
             if self._asked_ticks < PATIENCE_TICKS:
                 return None
+            self._peers[self._asked] = 0  # it claims what it does not show
             self._asked = None
         if self._behind_ticks <= self._grace:
             return None
         peers = sorted(self._peers)
-        claiming = [peer for peer in peers if self._peers[peer] > height] or peers
+        if self._target <= height:  # nothing but a claim: whoever makes it may show it
+            peers = [peer for peer in peers if self._peers[peer] > height] or peers
         self._turn += 1
-        self._asked = claiming[self._turn % len(claiming)]
+        self._asked = peers[self._turn % len(peers)]
         self._asked_ticks = 0
         return self._asked
 

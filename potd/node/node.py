@@ -32,7 +32,7 @@ from potd.wire.codec import Malformed, decode, encode
 from potd.wire.consensus import Prepared, Proposal
 from potd.wire.envelope import Signed, Signer, Verified, verify
 from potd.wire.genesis import Genesis, Parameters, genesis_digest
-from potd.wire.ids import AccountId, BlobRef, Digest, Key, TaskId, account_id, short
+from potd.wire.ids import NO_BLOB, AccountId, BlobRef, Digest, Key, TaskId, account_id, short
 from potd.wire.operations import OPERATIONS, Enrol, Operation
 from potd.wire.rounds import Commitment, Draft, Evaluation, Report, Seal, Update
 
@@ -343,7 +343,10 @@ class Node:
         if out.TRAINER not in self._workers:
             return []
         effects: list[Effect] = []
+        asked = self._agenda.waiting_enrolments(self.account)
         for task in self._desks.to_enrol(self.settings.tasks, self._ticks, self._enrolled_at):
+            if task in asked:
+                continue
             self._enrolled_at[task] = self._ticks
             operation = Enrol(self.account, self.next_nonce(), task, self.settings.units)
             signed = self.signer.sign(operation)
@@ -603,12 +606,15 @@ class Node:
             case rounds.Reveal(ref):
                 return [out.Reveal(ref)]
             case rounds.Retire(refs):
-                gone = tuple(ref for ref in refs if ref in self._held)
+                needed = self._desks.needed()  # another task may begin with what this one needs no more
+                gone = tuple(ref for ref in refs if ref in self._held and ref not in needed)
                 self._held.difference_update(gone)
-                return [out.Retain(self._desks.needed(), gone)]
+                return [out.Retain(needed, gone)]
             case rounds.Note(name, data):
                 return [out.Note(name, data)]
             case rounds.Propose(record):
+                if isinstance(record, Update) and record.aggregate != NO_BLOB and not self._trusted:
+                    return []  # a sum that we do not vouch for; the primary after us will
                 self._agenda.add_record(record)
                 return []
             case rounds.Await(key):

@@ -378,15 +378,19 @@ class Validator:
         if not self._seal_certified:
             return []
         self._arrive()
+        # A payload is worth naming only by who can add it up: without the model nobody could, and the round must lapse.
         finite = self._finite()
-        all_in = all(one.miner in self._arrived for one in finite)
+        able = self._keeper.ready()
+        all_in = able and all(one.miner in self._arrived for one in finite)
         effects: list[Effect] = []
         if all_in and finite:
             effects += self._aggregate(view, tuple(finite))  # most often what the draft will ask for
         if self._reported(view, Step.UPDATE) or (not all_in and self._ticks < self._reveal_ticks):
             return effects
         held = tuple(
-            Named(one.miner, one.payload.root, self._arrived[one.miner]) for one in finite if one.miner in self._arrived
+            Named(one.miner, one.payload.root, self._arrived[one.miner])
+            for one in finite
+            if able and one.miner in self._arrived
         )
         return effects + self._share(Report(view.task, view.round, Step.UPDATE.value, held, (), ()))
 

@@ -57,7 +57,6 @@ class _Stopped(Exception):
 def run(config: Config) -> int:
     """Run the daemon of a home until told to stop. Returns the exit status; why it failed goes to standard error."""
     os.umask(0o077)
-    sys.setswitchinterval(float(os.environ.get("SWI", "0.005")))  # XXX
     try:
         open_log(config)
         seed = read_key(config.home.key)

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,13 +52,16 @@ class _Want:
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     liars: set[Key] = field(default_factory=set)
     part: Part | None = None  # a blob of one chunk has none: its leaf follows from its bytes
-    in_flight: Counter[int] = field(default_factory=Counter)
+    in_flight: dict[int, set[Key]] = field(default_factory=dict)  # chunk → whom we are asking for it
 
-    def next_chunk(self) -> int | None:
-        """What to ask for next: what nobody was asked for, else what one other peer takes long over."""
+    def next_chunk(self, peer: Key) -> int | None:
+        """What to ask this peer for: what nobody is being asked for, else what one other peer takes long over."""
         assert self.part is not None
-        chosen = min(self.part.missing, key=lambda index: (self.in_flight[index], index), default=None)
-        return None if chosen is None or self.in_flight[chosen] > 1 else chosen
+        missing, asked = self.part.missing, self.in_flight
+        free = next((index for index in missing if not asked.get(index)), None)
+        if free is not None:
+            return free
+        return next((index for index in missing if len(asked[index]) == 1 and peer not in asked[index]), None)
 
 
 class Fetcher:
@@ -246,7 +249,7 @@ class Fetcher:
                 return
             if want.part.leaves is None:
                 await self._leaves(want, want.part, peer)
-            while peer not in want.liars and (index := want.next_chunk()) is not None:
+            while peer not in want.liars and (index := want.next_chunk(peer)) is not None:
                 await self._chunk(want, want.part, peer, index)
         except Refused as refusal:
             log.debug("blob %s: %s refused: %s", short(want.ref.root), short(peer), refusal.reason)
@@ -274,11 +277,12 @@ class Fetcher:
             self._lied(want, peer, "leaves that are not of their blob")
 
     async def _chunk(self, want: _Want, part: Part, peer: Key, index: int) -> None:
-        want.in_flight[index] += 1
+        asked = want.in_flight.setdefault(index, set())
+        asked.add(peer)
         try:
             data = await self._ask(peer, transfer.CHUNK, WantChunk(want.ref, index), CHUNK_BYTES)
         finally:
-            want.in_flight[index] -= 1
+            asked.discard(peer)
         if not part.put(index, data):
             self._lied(want, peer, "a chunk that is not of its blob")
 

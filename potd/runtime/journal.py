@@ -216,7 +216,7 @@ def _check(path: Path, network: Digest, key: Key) -> None:
     try:
         verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if verdict != "ok":
-            raise JournalError(_corrupt(path, verdict))
+            raise JournalError(_corrupt(path, " ".join(verdict.split())))
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if "about" not in tables:
             raise JournalError(f"{path}: a database, but not a journal of ours; move it away to begin anew")

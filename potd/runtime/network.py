@@ -12,7 +12,7 @@ from typing import Literal, Protocol, Self
 
 NodeKey = bytes  # an Ed25519 public key, 32 bytes
 
-FRAME_BYTES_MAX = 1 << 20  # one frame on the votes stream
+FRAME_BYTES_MAX = 8 << 20  # one frame on the votes stream: any message
 HELLO_BYTES_MAX = 4 << 10
 QUESTION_BYTES_MAX = 64 << 10
 GOSSIP_BYTES_MAX = 64 << 10  # announcements are a few hundred bytes; whatever is large is pulled by digest

@@ -217,11 +217,7 @@ class Pump:
             for effect in effects[:first]:
                 self._do(effect)
             began = time.perf_counter()
-            import os  # XXX
-            if os.environ.get("INL"):
-                self._journal.commit(writes)
-            else:
-                await asyncio.get_running_loop().run_in_executor(thread, self._journal.commit, writes)
+            await asyncio.get_running_loop().run_in_executor(thread, self._journal.commit, writes)
             self.syncs += 1
             self.sync_s += time.perf_counter() - began
             effects = effects[first:]

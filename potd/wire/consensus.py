@@ -12,6 +12,7 @@ from potd.wire.ids import Digest
 from potd.wire.rounds import VALIDATORS_MAX
 
 IN_FLIGHT_MAX = 1024  # sequence numbers between the watermarks
+ATTESTATION_BYTES = 104  # encoded, at most
 
 
 @message(60)
@@ -85,6 +86,13 @@ class NewView:
     view: U63
     view_changes: Annotated[tuple[Signed, ...], Size(1, VALIDATORS_MAX)]  # ViewChange, by key [V]
     pre_prepares: Annotated[tuple[Signed, ...], Size(0, IN_FLIGHT_MAX)]  # PrePrepare, by seq [O]
+
+
+def new_view_bytes(validators: int, window: int) -> int:
+    """The most that a new view can come to: a quorum of view changes, each with a proof for every seq of the window."""
+    quorum = (validators + (validators - 1) // 3 + 2) // 2
+    certificate = 512 + quorum * ATTESTATION_BYTES
+    return quorum * (certificate + window * (256 + quorum * ATTESTATION_BYTES)) + window * 256
 
 
 @message(67)

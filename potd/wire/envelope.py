@@ -18,7 +18,7 @@ from potd.wire.ids import Digest, Key, digest
 T = TypeVar("T", covariant=True)
 B = TypeVar("B")
 
-PAYLOAD_BYTES_MAX = 1024 * 1024
+PAYLOAD_BYTES_MAX = 4 * 1024 * 1024
 Signature = Annotated[bytes, Size(64, 64)]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -98,3 +100,13 @@ def test_what_is_not_toml_is_refused(tmp_path: Path, data: bytes) -> None:
     path.write_bytes(data)
     with pytest.raises(ConfigError, match="not TOML|not UTF-8"):
         read_genesis(path)
+
+
+def test_a_network_whose_new_view_would_not_fit_a_message_is_refused() -> None:
+    keys = tuple(bytes([1, number // 256, number % 256]) + bytes(29) for number in range(100))
+    problems = parse_genesis(tomllib.loads(genesis_text(replace(GENESIS, validators=keys))))[1]
+    assert problems == [
+        "a new view by 100 validators with 'window_heights' 16 would not fit a message: choose a smaller window"
+    ]
+    small = replace(GENESIS, validators=keys, parameters=replace(GENESIS.parameters, window_heights=4))
+    assert parse_genesis(tomllib.loads(genesis_text(small)))[1] == []

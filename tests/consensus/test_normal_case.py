@@ -217,8 +217,8 @@ def test_batches_are_executed_in_order_one_at_a_time() -> None:
         propose(backup, batch, seq)
         backup.step(Received(agreement(2, batch, seq)))
         backup.step(Received(commitment(2, batch, seq)))
-        effects = backup.step(Received(commitment(3, batch, seq)))
-    assert effects == [Deliver(1, batch_digest(A), A)]
+    assert backup.step(Received(commitment(3, B, 2))) == []
+    assert backup.step(Received(commitment(3, A, 1))) == [Deliver(1, batch_digest(A), A)]
     first = next_header(None, A)
     assert backup.step(Executed(first))[-1] == Deliver(2, batch_digest(B), B)
 

@@ -11,7 +11,7 @@ from tests.consensus.liars import any_lie
 
 SIZES = (1, 2, 3, 4, 4, 4, 5, 6, 7, 10)
 CHAOS_TICKS = 250
-RUNS = 160
+RUNS = 120
 RUNS_OF_ONE_TEST = 20
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from potd.consensus.events import Awaited, Deliver, Effect, Persist, Proposed, Received, Ticked
+from potd.consensus.events import Awaited, Certify, Deliver, Effect, Persist, Proposed, Received, Ticked
 from potd.consensus.replica import Replica
 from potd.wire.blocks import NULL, batch_digest
 from potd.wire.consensus import Prepare
@@ -109,6 +109,13 @@ def test_a_restarted_member_alone_goes_on_by_itself() -> None:
     alone = replica(0, 1)
     effects = alone.step(Proposed(batch_digest(A), A))
     assert of_kind(restored(alone, effects).step(Ticked()), Deliver) == [Deliver(1, batch_digest(A), A)]
+
+
+def test_a_restarted_member_alone_certifies_what_it_had_executed() -> None:
+    """Else this height would never have a certificate, and nobody could follow past it."""
+    assert of_kind(restored(replica(0, 1), [], executed=1).step(Ticked()), Certify) == [
+        Certify(certificate(headers(A)[0], by=(0,)))
+    ]
 
 
 def test_a_header_executed_but_not_signed_before_the_crash_is_signed_after_it() -> None:

@@ -29,7 +29,7 @@ from potd.wire.blobs import read_blob, write_blob
 from potd.wire.blocks import Batch, Block, Certificate, Header, batch_digest
 from potd.wire.codec import decode, encode
 from potd.wire.consensus import Commit, NewView, Prepare, Prepared, PrePrepare, Proposal, Refusal, Status, ViewChange
-from potd.wire.envelope import Signed, Signer, Verified, verify
+from potd.wire.envelope import Signed, Signer, verify
 from potd.wire.genesis import Allotment, Genesis, Parameters, genesis_digest
 from potd.wire.ids import BlobRef, Digest, Key, digest, short
 from potd.wire.jobs import Aggregate, Aggregated, Answer, Applied, Apply, Evaluate, Evaluated, Job, Train, Trained
@@ -84,7 +84,7 @@ class Member:
 
 
 class World:
-    """`size` nodes that validate and mine, then `miners` that only mine, then `clients` that do neither; on one seed."""
+    """`size` nodes that validate and mine, then `miners` that only mine, then `clients` that do neither."""
 
     def __init__(
         self,
@@ -390,7 +390,7 @@ class World:
 
     def _train(self, job: Train) -> Trained:
         """The gradient of half the squared distance to a fixed point, with noise that follows from the batch."""
-        theta = np.frombuffer(read_blob(self.folder, job.model), "<f4")
+        theta = np.nan_to_num(np.frombuffer(read_blob(self.folder, job.model), "<f4"))  # it commits to whatever comes
         noise = np.random.RandomState(sum(job.samples) % 2**32).standard_normal(len(theta)).astype(np.float32)
         gradient = theta - np.float32(1) + noise / np.float32(8)
         payload = write_blob(self.folder, encode_payload(gradient, job.spec.encoding))
@@ -451,7 +451,7 @@ class World:
     # What no run may ever show
 
     def check(self, *liars: Key) -> None:
-        """Of everybody but the liars: one answer to each question, one header a height, all the money, no false guilt."""
+        """Of the honest: one answer to each question, one header a height, all the money, and nobody accused."""
         honest = [key for key in self.keys if key not in liars]
         for key in honest:
             self._check_words(key)

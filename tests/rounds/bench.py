@@ -154,7 +154,9 @@ class Bench:
     def miner(self, noted: bytes = b"") -> Miner:
         return Miner(self.signer, MINERS[self.index], self.desk, self.keeper, KEYS, noted)
 
-    def validator(self, noted: dict[Step, bytes] | None = None, drafted: bytes = b"", trainer: bool = True) -> Validator:
+    def validator(
+        self, noted: dict[Step, bytes] | None = None, drafted: bytes = b"", trainer: bool = True
+    ) -> Validator:
         return Validator(
             self.signer,
             ELECTORATE,

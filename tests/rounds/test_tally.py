@@ -95,7 +95,6 @@ def good_seal() -> Seal:
     return seal
 
 
-
 ANOTHER = Signer(bytes([1]) * 32, digest("another network"))
 
 FAULTS = {

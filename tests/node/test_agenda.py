@@ -1,0 +1,114 @@
+"""What waits to be ordered is bounded, and whose turn it is always finds its place."""
+
+from __future__ import annotations
+
+from potd.ledger.accounts import NONCES_AHEAD
+from potd.node.agenda import OPERATIONS_MAX, Agenda
+from potd.wire.blocks import Batch, record_digest
+from potd.wire.envelope import Signer, Verified
+from potd.wire.ids import NO_BLOB, account_id, digest
+from potd.wire.operations import Enrol, Operation, Transfer
+from potd.wire.rounds import Evaluation, Seal, Update
+
+NETWORK = digest("network")
+TASK = digest("task")
+SIGNERS = [Signer(bytes([index + 1]) * 32, NETWORK) for index in range(3)]
+
+
+def transfer(nonce: int, signer: Signer = SIGNERS[0], memo: str = "") -> Verified[Operation]:
+    return signer.verified(Transfer(account_id(signer.key), nonce, digest("to"), 1, memo))
+
+
+def seal(number: int, by: int = 0) -> Seal:
+    return Seal(TASK, number, (SIGNERS[by].sign(Enrol(TASK, 0, TASK, 1)),), ())
+
+
+def update(number: int) -> Update:
+    return Update(TASK, number, seal(0).reports, (), NO_BLOB, NO_BLOB, NO_BLOB)
+
+
+def evaluation(number: int) -> Evaluation:
+    return Evaluation(TASK, number, seal(0).reports)
+
+
+def test_the_operation_whose_turn_it_is_has_its_place_however_many_wait_for_theirs() -> None:
+    """Else a replica that heard it first would depose every primary that heard the others first."""
+    agenda = Agenda()
+    for nonce in range(1, NONCES_AHEAD + 1):
+        assert agenda.add_operation(transfer(nonce), 0, ours=False) == ""
+    assert agenda.add_operation(transfer(0), 0, ours=False) == ""
+
+
+def test_an_account_has_one_place_for_each_nonce() -> None:
+    agenda = Agenda()
+    assert agenda.add_operation(transfer(0), 0, ours=False) == ""
+    assert agenda.add_operation(transfer(0), 0, ours=False) == "", "the same one again"
+    reason = "another operation with nonce 0 is waiting already"
+    assert agenda.add_operation(transfer(0, memo="other"), 0, ours=False) == reason
+    assert agenda.add_operation(transfer(0, SIGNERS[1]), 0, ours=False) == ""
+
+
+def test_operations_are_bounded_over_all_accounts() -> None:
+    agenda = Agenda()
+    for nonce in range(OPERATIONS_MAX):
+        assert agenda.add_operation(transfer(nonce), 0, ours=False) == ""
+    assert "are waiting already" in agenda.add_operation(transfer(0, SIGNERS[1]), 0, ours=False)
+
+
+def test_records_go_before_operations_and_these_by_account_and_nonce() -> None:
+    agenda = Agenda()
+    operations = [transfer(nonce, signer) for signer in SIGNERS for nonce in (2, 0, 1)]
+    for one in operations:
+        agenda.add_operation(one, 0, ours=False)
+    agenda.add_record(seal(4))
+    ordered = sorted(operations, key=lambda one: (one.body.account, one.body.nonce))
+    assert agenda.take(512) == Batch((seal(4), *(one.signed for one in ordered)))
+    assert agenda.take(512) is None, "all of it is in flight"
+
+
+def test_a_batch_is_no_longer_than_genesis_allows() -> None:
+    agenda = Agenda()
+    for nonce in range(5):
+        agenda.add_operation(transfer(nonce), 0, ours=False)
+    taken = [agenda.take(2) for _ in range(4)]
+    assert [len(one.records) if one is not None else 0 for one in taken] == [2, 2, 1, 0]
+
+
+def test_the_newest_record_of_a_round_replaces_the_one_before() -> None:
+    agenda = Agenda()
+    agenda.add_record(seal(4, by=0))
+    agenda.add_record(seal(4, by=1))
+    assert agenda.take(512) == Batch((seal(4, by=1),))
+
+
+def test_what_was_executed_is_gone() -> None:
+    agenda = Agenda()
+    agenda.add_operation(transfer(0), 0, ours=False)
+    agenda.add_record(update(4))
+    agenda.executed([record_digest(transfer(0).signed), record_digest(update(4))])
+    assert agenda.take(512) is None
+
+
+def test_seals_and_updates_of_past_rounds_are_dropped_and_their_evaluations_kept() -> None:
+    agenda = Agenda()
+    for record in (seal(3), update(3), evaluation(3), seal(4)):
+        agenda.add_record(record)
+    agenda.drop_stale(TASK, 4)
+    assert agenda.take(512) == Batch((evaluation(3), seal(4)))
+
+
+def test_another_view_gives_operations_out_again_and_has_records_worked_out_afresh() -> None:
+    agenda = Agenda()
+    agenda.add_operation(transfer(0), 0, ours=False)
+    agenda.add_record(seal(4))
+    agenda.take(512)
+    agenda.view_changed()
+    assert agenda.take(512) == Batch((transfer(0).signed,))
+
+
+def test_an_enrolment_that_waits_is_known() -> None:
+    agenda = Agenda()
+    account = account_id(SIGNERS[0].key)
+    agenda.add_operation(SIGNERS[0].verified(Enrol(account, 0, TASK, 1)), 0, ours=True)
+    assert agenda.waiting_enrolments(account) == {TASK}
+    assert agenda.waiting_enrolments(account_id(SIGNERS[1].key)) == set()

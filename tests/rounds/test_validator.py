@@ -1,0 +1,618 @@
+"""A validator reports once, drafts once, aggregates for itself, and refuses what it has not worked out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from potd.rounds.events import Await, Effect, Fetch, Note, Phase, Propose, Run, Settle, Share, Unfetch, View
+from potd.rounds.tally import choose, make_seal, make_update
+from potd.rounds.validator import RETRY_TICKS, SAY_AGAIN_TICKS, Validator, draft_note, report_note
+from potd.wire.codec import decode, encode
+from potd.wire.envelope import Signed, Verified, verify
+from potd.wire.ids import NO_BLOB, account_id
+from potd.wire.jobs import Aggregate, Aggregated, Evaluate, Evaluated, Failed, Judgement, Payload
+from potd.wire.rounds import (
+    Commitment,
+    Draft,
+    Evaluation,
+    Measured,
+    Named,
+    Outcome,
+    Report,
+    Seal,
+    Step,
+    Update,
+)
+from tests.rounds.bench import (
+    ELECTORATE,
+    KEYS,
+    MINERS,
+    NETWORK,
+    OPENED,
+    SIGNERS,
+    SPEC,
+    STRANGER,
+    TASK,
+    TRAIN,
+    Bench,
+    blob,
+    commitment,
+    draft,
+    model_blobs,
+    name_of,
+    only,
+    opened_after,
+    revealing,
+    score_report,
+    seal_report,
+    signed,
+    update_report,
+)
+
+ALL = [commitment(index) for index in range(4)]
+SEALED = revealing(TRAIN, *ALL)
+PAYLOADS = tuple(one.body.payload for one in sorted(ALL, key=lambda one: one.body.miner))
+RESULTS = (blob("aggregate 4"), blob("model 4"), blob("momentum 4"))
+SCORED = replace(SPEC, evaluate_every=3)
+
+
+def added_up(job: int, count: int = 4) -> Aggregated:
+    return Aggregated(job, (Judgement(Outcome.COUNTED.value, 65_536),) * count, *RESULTS, 3)
+
+
+def bench(index: int = 0) -> Bench:
+    return Bench(index, *model_blobs(TRAIN))
+
+
+def change(parts: Bench, validator: Validator, view: View) -> list[Effect]:
+    return parts.keeper.on_changed(view) + validator.on_changed(view)
+
+
+def training(index: int = 0, primary: int = 0) -> tuple[Bench, Validator]:
+    parts = bench(index)
+    validator = parts.validator()
+    validator.on_entered(0, KEYS[primary])
+    assert change(parts, validator, TRAIN) == []
+    return parts, validator
+
+
+def sealed(index: int = 0, primary: int = 0, view: View = SEALED) -> tuple[Bench, Validator]:
+    """In the phase of revealing, with the seal certified and no payload held."""
+    parts, validator = training(index, primary)
+    change(parts, validator, view)
+    validator.on_certified()
+    return parts, validator
+
+
+def get(parts: Bench, validator: Validator, *refs: object) -> list[Effect]:
+    effects: list[Effect] = []
+    for ref in refs:
+        parts.held.add(ref)  # type: ignore[arg-type]  # a BlobRef
+        effects += validator.on_fetched(ref)  # type: ignore[arg-type]  # a BlobRef
+    return effects
+
+
+def ticks(validator: Validator, count: int) -> list[Effect]:
+    effects: list[Effect] = []
+    for _ in range(count):
+        effects += validator.on_tick()
+    return effects
+
+
+def reports_in(effects: list[Effect]) -> list[Verified[Report]]:
+    """The reports shared, each checked to have been noted just before."""
+    found: list[Verified[Report]] = []
+    for before, effect in zip([None, *effects], effects, strict=False):
+        if isinstance(effect, Share):
+            message = verify(effect.signed, NETWORK, Report, Draft, Commitment)
+            if isinstance(message.body, Report):
+                name = report_note(TASK, Step(message.body.step))
+                assert before == Note(name, encode(effect.signed)), "said before it was written"
+                found.append(message)  # type: ignore[arg-type]  # its body is a Report
+    return found
+
+
+# Seal
+
+
+def test_it_reports_when_all_are_in() -> None:
+    _, validator = training()
+    for one in ALL[:3]:
+        assert validator.on_heard(one) == ([], "")
+    ticks(validator, 2)
+    effects, reason = validator.on_heard(ALL[3])
+    assert reason == ""
+    report = reports_in(effects)[0].body
+    arrived = {MINERS[3]: 2}
+    held = sorted(Named(one.body.miner, name_of(one), arrived.get(one.body.miner, 0)) for one in ALL)
+    assert report == Report(TASK, 3, Step.SEAL.value, tuple(held), (), ())
+
+
+def test_it_reports_at_the_deadline_what_it_has() -> None:
+    _, validator = training()
+    validator.on_heard(ALL[1])
+    assert reports_in(ticks(validator, TRAIN.deadline_ticks - 1)) == []
+    (report,) = reports_in(ticks(validator, 1))
+    assert [one.subject for one in report.body.held] == [MINERS[1]]
+
+
+def test_it_does_not_wait_for_who_is_suspended_or_not_yet_counted() -> None:
+    parts, validator = training()
+    seats = tuple(
+        replace(one, suspended=one.account == MINERS[0], joined=9 if one.account == MINERS[1] else 0)
+        for one in TRAIN.seats
+    )
+    change(parts, validator, replace(TRAIN, seats=seats))
+    validator.on_heard(ALL[0])
+    validator.on_heard(ALL[2])
+    effects, _ = validator.on_heard(ALL[3])
+    (report,) = reports_in(effects)
+    assert sorted(one.subject for one in report.body.held) == sorted(MINERS[2:]), "the suspended one is not named"
+
+
+def test_a_report_is_final() -> None:
+    _, validator = training()
+    assert len(reports_in(ticks(validator, TRAIN.deadline_ticks))) == 1
+    for one in ALL:
+        effects, _ = validator.on_heard(one)
+        assert reports_in(effects) == []
+
+
+def test_a_report_is_final_over_a_restart() -> None:
+    _, validator = training()
+    first = next(one for one in ticks(validator, TRAIN.deadline_ticks) if isinstance(one, Share)).signed
+    parts = bench()
+    again = parts.validator({Step.SEAL: encode(first)})
+    again.on_entered(0, KEYS[0])
+    effects = change(parts, again, TRAIN)
+    for one in ALL:
+        effects += again.on_heard(one)[0]
+    effects += ticks(again, 2 * TRAIN.deadline_ticks)
+    assert only(effects, Note) == []
+    assert {one.signed for one in effects if isinstance(one, Share)} - {one.signed for one in ALL} == {first}
+
+
+def test_a_restarted_primary_counts_its_own_report() -> None:
+    _, validator = training()
+    first = next(one for one in ticks(validator, TRAIN.deadline_ticks) if isinstance(one, Share)).signed
+    parts = bench()
+    again = parts.validator({Step.SEAL: encode(first)})
+    again.on_entered(0, KEYS[0])
+    effects = change(parts, again, TRAIN)
+    for index in (1, 2):
+        effects += again.on_report(seal_report(index))[0]
+    assert len(only(effects, Propose)) == 1
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (commitment(0, replace(TRAIN, round=2)), "commitment to another round"),
+        (commitment(0, replace(TRAIN, round=5)), "commitment to another round"),
+        (commitment(0, miner=MINERS[1]), "commitment by somebody who is not enrolled"),
+        (STRANGER.verified(commitment(0).body), "commitment by somebody who is not enrolled"),
+        (
+            STRANGER.verified(replace(commitment(0).body, miner=account_id(STRANGER.key))),
+            "commitment by somebody who is not enrolled",
+        ),
+        (commitment(0, model=blob("stale").root), "commitment to another model or batch"),
+        (commitment(0, samples=16), "commitment to another model or batch"),
+    ],
+)
+def test_a_commitment_that_cannot_count_is_refused(message: Verified[Commitment], reason: str) -> None:
+    _, validator = training()
+    assert validator.on_heard(message) == ([], reason)
+    (report,) = reports_in(ticks(validator, TRAIN.deadline_ticks))
+    assert report.body.held == ()
+
+
+def test_a_commitment_to_the_next_round_waits_for_it() -> None:
+    parts, validator = training()
+    after = opened_after(TRAIN, 4)
+    early = [commitment(index, after) for index in range(4)]
+    for one in early[:3]:
+        assert validator.on_heard(one) == ([], "")
+    assert validator.on_heard(commitment(3, replace(after, model=blob("wrong")))) == ([], "")
+    change(parts, validator, SEALED)
+    (report,) = reports_in(change(parts, validator, after))
+    named = {one.subject: (one.digest, one.ticks) for one in report.body.held}
+    assert named == {one.body.miner: (name_of(one), 0) for one in early[:3]}, "the one to another model is not named"
+
+
+def test_the_primary_proposes_the_seal_that_a_quorum_of_reports_obliges_to() -> None:
+    _, validator = training()
+    for one in ALL:
+        validator.on_heard(one)
+    assert validator.on_report(seal_report(1, *ALL))[0] == []
+    effects, _ = validator.on_report(seal_report(2, *ALL[:3]))
+    (proposed,) = [one.record for one in effects if isinstance(one, Propose)]
+    assert isinstance(proposed, Seal)
+    expected = make_seal(
+        TASK,
+        3,
+        [verify(one, NETWORK, Report) for one in proposed.reports],
+        {name_of(one): one.signed for one in ALL},
+        2,
+    )
+    assert proposed == expected
+    assert validator.judge(proposed, final=True) == ("", [])
+    assert only(validator.on_tick(), Propose) == [], "once in a view"
+
+
+def test_a_backup_awaits_the_seal_and_proposes_nothing() -> None:
+    _, validator = training(index=1)
+    effects = [effect for index in (0, 2, 3) for effect in validator.on_report(seal_report(index))[0]]
+    assert [type(one) for one in effects] == [Await]
+
+
+def test_a_new_primary_proposes_what_the_old_one_owed() -> None:
+    _, validator = training(index=1)
+    for index in (0, 2, 3):
+        validator.on_report(seal_report(index))
+    gave_up = validator.on_entered(0, None)
+    assert [type(one) for one in gave_up] == [Settle]
+    effects = validator.on_entered(1, KEYS[1])
+    assert [type(one) for one in only(effects, Await, Propose)] == [Await, Propose]
+
+
+def test_the_primary_learns_the_half_of_an_equivocation_that_reports_name() -> None:
+    """A miner told the primary one thing and the others another: without the other half there is nothing to propose."""
+    _, validator = training()
+    two_faced = commitment(3, salt="the other face")
+    for one in ALL:
+        validator.on_heard(one)
+    reports = [seal_report(index, *ALL[:3], two_faced) for index in (1, 2)]
+    effects = [effect for one in reports for effect in validator.on_report(one)[0]]
+    assert only(effects, Propose) == [], "named, and not held"
+    effects, reason = validator.on_heard(two_faced)
+    assert reason == ""
+    (proposed,) = [one.record for one in effects if isinstance(one, Propose)]
+    assert isinstance(proposed, Seal)
+    assert two_faced.signed in proposed.commitments
+    assert ALL[3].signed not in proposed.commitments
+    assert validator.judge(proposed, final=True) == ("", [])
+
+
+def test_a_second_face_that_no_report_names_is_not_kept() -> None:
+    _, validator = training()
+    validator.on_heard(ALL[3])
+    assert validator.on_heard(commitment(3, salt="the other face")) == ([], "")
+    (report,) = reports_in(ticks(validator, TRAIN.deadline_ticks))
+    assert [one.digest for one in report.body.held] == [name_of(ALL[3])]
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (STRANGER.verified(seal_report(0).body), "report by somebody who is not a validator"),
+        (seal_report(1, view=replace(TRAIN, round=2)), "report on a round that is past"),
+        (seal_report(1, view=replace(TRAIN, round=5)), "report on a round to come"),
+        (SIGNERS[1].verified(replace(seal_report(1).body, step=77)), "report on a task or step that is not known"),
+        (
+            SIGNERS[1].verified(replace(seal_report(1, *ALL).body, step=Step.EVALUATION.value)),
+            "report on an evaluation that holds something",
+        ),
+    ],
+)
+def test_a_report_that_cannot_count_is_refused(message: Verified[Report], reason: str) -> None:
+    _, validator = training()
+    assert validator.on_report(message) == ([], reason)
+
+
+def test_a_validators_first_report_stands() -> None:
+    _, validator = training()
+    for one in (seal_report(1), seal_report(2), seal_report(1, *ALL)):
+        validator.on_report(one)
+    (proposed,) = [one.record for one in ticks(validator, TRAIN.deadline_ticks) if isinstance(one, Propose)]
+    assert isinstance(proposed, Seal)
+    assert set(proposed.reports) >= {seal_report(1).signed, seal_report(2).signed}
+
+
+def test_an_unanswered_report_is_said_again_with_what_it_names() -> None:
+    _, validator = training()
+    for one in ALL[:3]:
+        validator.on_heard(one)
+    effects, _ = validator.on_heard(ALL[3])
+    (report,) = reports_in(effects)
+    again = [one.signed for one in ticks(validator, SAY_AGAIN_TICKS) if isinstance(one, Share)]
+    assert again[0] == report.signed
+    assert sorted(again[1:], key=encode) == sorted((one.signed for one in ALL), key=encode)
+
+
+# Reveal and update
+
+
+def test_nothing_is_fetched_before_the_seal_is_certified() -> None:
+    parts, validator = training()
+    assert only(change(parts, validator, SEALED), Fetch) == []
+    fetched = [one for one in validator.on_certified() if isinstance(one, Fetch)]
+    assert {one.ref: one.holders[0] for one in fetched} == {
+        one.body.payload: key for one, key in zip(ALL, KEYS, strict=True)
+    }
+    assert validator.on_certified() == []
+
+
+def test_it_reports_payloads_when_all_are_held() -> None:
+    parts, validator = sealed()
+    assert reports_in(get(parts, validator, *PAYLOADS[:3])) == []
+    effects = get(parts, validator, PAYLOADS[3])
+    (report,) = reports_in(effects)
+    assert {one.subject: one.digest for one in report.body.held} == {
+        one.body.miner: one.body.payload.root for one in ALL
+    }
+    job = Aggregate(1, SPEC, 3, TRAIN.model, TRAIN.momentum, tuple(Payload(one, 1) for one in PAYLOADS))
+    assert only(effects, Run) == [Run("arithmetic", job)], "most often what the draft will ask for"
+
+
+def test_it_reports_what_it_holds_when_its_patience_ends() -> None:
+    parts, validator = sealed()
+    get(parts, validator, PAYLOADS[0])
+    assert reports_in(ticks(validator, 19)) == []
+    (report,) = reports_in(ticks(validator, 1))
+    assert [one.digest for one in report.body.held] == [PAYLOADS[0].root]
+
+
+def test_what_is_not_wanted_any_more_is_not_fetched_any_more() -> None:
+    parts, validator = sealed()
+    get(parts, validator, PAYLOADS[0])
+    effects = change(parts, validator, opened_after(TRAIN, 4))
+    assert {one.ref for one in effects if isinstance(one, Unfetch)} >= set(PAYLOADS[1:])
+    assert Unfetch(PAYLOADS[0]) not in effects
+
+
+def test_the_primary_drafts_adds_up_and_proposes() -> None:
+    parts, validator = sealed()
+    get(parts, validator, *PAYLOADS)
+    validator.on_report(update_report(1, *ALL))
+    effects, _ = validator.on_report(update_report(2, *ALL))
+    said = [one for one in effects if isinstance(one, Share)]
+    message = verify(said[0].signed, NETWORK, Draft)
+    assert only(effects, Note) == [Note(draft_note(TASK), encode(said[0].signed))], "written before it is said"
+    assert effects.index(only(effects, Note)[0]) < effects.index(said[0])
+    assert only(effects, Propose) == []
+    effects = validator.on_answer(added_up(1))
+    (proposed,) = [one.record for one in effects if isinstance(one, Propose)]
+    assert isinstance(proposed, Update)
+    assert proposed.reports == message.body.reports
+    assert (proposed.aggregate, proposed.model, proposed.momentum) == RESULTS
+    assert [one.miner for one in proposed.contributions] == sorted(MINERS)
+
+
+def test_a_draft_is_final_over_a_restart() -> None:
+    """To propose other than one's draft is to lie, so it has to be known again."""
+    parts, validator = sealed()
+    get(parts, validator, *PAYLOADS)
+    validator.on_report(update_report(1, *ALL))
+    effects, _ = validator.on_report(update_report(2, *ALL))
+    note = next(one for one in effects if isinstance(one, Note))
+    parts = Bench(0, *model_blobs(TRAIN), *PAYLOADS)
+    again = parts.validator(drafted=note.data)
+    again.on_entered(0, KEYS[0])
+    effects = change(parts, again, SEALED) + again.on_certified()
+    for index in (1, 2, 3):
+        effects += again.on_report(update_report(index, *ALL))[0]
+    effects += ticks(again, SAY_AGAIN_TICKS)
+    drafts = [one.signed for one in effects if isinstance(one, Share) and encode(one.signed) == note.data]
+    assert drafts == [decode(note.data, Signed)]
+    assert [one for one in effects if isinstance(one, Note) and one.name == note.name] == []
+
+
+REPORTS = [update_report(index, *ALL) for index in (0, 2, 3)]
+
+
+def backup() -> tuple[Bench, Validator]:
+    parts, validator = sealed(index=1)
+    get(parts, validator, *PAYLOADS)
+    return parts, validator
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (draft(2, REPORTS), "draft by another than the primary"),
+        (STRANGER.verified(draft(0, REPORTS).body), "draft by another than the primary"),
+        (draft(0, REPORTS, view=replace(TRAIN, round=5)), "draft for another round"),
+        (draft(0, REPORTS[:2]), "draft of 2 reports of 3"),
+        (SIGNERS[0].verified(replace(draft(0, REPORTS).body, step=Step.SEAL.value)), "draft for another round"),
+    ],
+)
+def test_a_draft_that_cannot_count_is_refused(message: Verified[Draft], reason: str) -> None:
+    _, validator = backup()
+    assert validator.on_draft(message) == ([], reason)
+
+
+def test_a_draft_of_an_old_view_is_refused() -> None:
+    _, validator = backup()
+    validator.on_entered(1, KEYS[1])
+    assert validator.on_draft(draft(0, REPORTS)) == ([], "draft of a view that is past")
+
+
+def test_a_liars_draft_of_a_far_view_does_not_keep_the_primarys_out() -> None:
+    _, validator = backup()
+    validator.on_answer(added_up(1))
+    validator.on_draft(draft(2, REPORTS, number=2**40))
+    effects, reason = validator.on_draft(draft(0, REPORTS))
+    assert reason == ""
+    assert [type(one) for one in effects] == [Await], "the update is due: we have done the same work ourselves"
+
+
+def test_the_primarys_time_counts_from_our_own_work_or_its_cap() -> None:
+    _, validator = backup()
+    validator.on_draft(draft(0, REPORTS))
+    assert only(ticks(validator, 49), Await) == []
+    assert len(only(ticks(validator, 1), Await)) == 1
+
+
+def test_an_update_of_nothing_needs_no_arithmetic() -> None:
+    nobody = [replace(one) for one in (commitment(index, finite=False, payload=NO_BLOB) for index in range(4))]
+    _, validator = sealed(view=revealing(TRAIN, *nobody))
+    validator.on_report(update_report(1))
+    effects, _ = validator.on_report(update_report(2))
+    (proposed,) = [one.record for one in effects if isinstance(one, Propose)]
+    assert isinstance(proposed, Update)
+    assert {one.outcome for one in proposed.contributions} == {Outcome.NON_FINITE}
+    assert proposed.model == NO_BLOB
+
+
+def test_a_failed_sum_is_tried_again_after_a_pause() -> None:
+    _, validator = backup()
+    validator.on_draft(draft(0, REPORTS))
+    assert only(validator.on_answer(Failed(1, "the worker died")), Run) == []
+    assert only(ticks(validator, RETRY_TICKS - 1), Run) == []
+    assert len(only(ticks(validator, 1), Run)) == 1
+
+
+# Judgement
+
+
+def right_update(counted: list[Verified[Commitment]], reports: list[Verified[Report]]) -> Update:
+    bodies = sorted((one.body for one in ALL), key=lambda one: one.miner)
+    choice = choose([one.body for one in reports], bodies, 2)
+    assert len(choice.counted) == len(counted)
+    judged = (Judgement(Outcome.COUNTED.value, 65_536),) * len(counted)
+    return make_update(TASK, 3, signed(reports), choice, judged, RESULTS)
+
+
+def test_it_agrees_to_the_very_bits_that_it_has_worked_out() -> None:
+    _, validator = backup()
+    update = right_update(ALL, REPORTS)
+    assert validator.judge(update, final=False) == (None, []), "the sum is not done"
+    validator.on_answer(added_up(1))
+    assert validator.judge(update, final=False) == ("", [])
+
+
+def test_it_refuses_any_other_bits() -> None:
+    _, validator = backup()
+    validator.on_answer(added_up(1))
+    update = right_update(ALL, REPORTS)
+    for changed in (
+        replace(update, aggregate=blob("a unit more")),
+        replace(update, model=blob("another")),
+        replace(update, momentum=blob("another")),
+        replace(update, contributions=update.contributions[1:]),
+        replace(update, contributions=(replace(update.contributions[0], weight=1), *update.contributions[1:])),
+    ):
+        reason, _ = validator.judge(changed, final=False)
+        assert reason
+
+
+def test_it_adds_up_another_choice_than_its_own_when_that_is_proposed() -> None:
+    _, validator = backup()
+    validator.on_answer(added_up(1))
+    fewer = [update_report(index, *ALL[:3]) for index in (0, 2, 3)]
+    update = right_update(ALL[:3], fewer)
+    verdict, effects = validator.judge(update, final=False)
+    assert verdict is None
+    (run,) = [one.job for one in effects if isinstance(one, Run)]
+    assert isinstance(run, Aggregate)
+    assert len(run.payloads) == 3
+    validator.on_answer(added_up(run.job, 3))
+    assert validator.judge(update, final=False) == ("", [])
+
+
+def test_an_update_with_reports_of_strangers_is_refused() -> None:
+    _, validator = backup()
+    stranger = STRANGER.verified(update_report(0, *ALL).body)
+    update = replace(right_update(ALL, REPORTS), reports=signed([*REPORTS[:2], stranger]))
+    reason, effects = validator.judge(update, final=False)
+    assert (reason, effects) == ("reports out of order, twice, or by strangers", [])
+
+
+def test_a_seal_with_reports_of_strangers_is_refused() -> None:
+    _, validator = training(index=1)
+    stranger = STRANGER.verified(seal_report(0, *ALL).body)
+    reports = [seal_report(0, *ALL), seal_report(2, *ALL), stranger]
+    seal = make_seal(TASK, 3, reports, {name_of(one): one.signed for one in ALL}, 2)
+    assert isinstance(seal, Seal)
+    assert validator.judge(seal, final=False) == ("reports out of order, twice, or by strangers", [])
+
+
+def test_an_update_of_a_round_to_come_is_not_judged_before_it_is_known_to_stay_untimely() -> None:
+    _, validator = training(index=1)
+    update = right_update(ALL, REPORTS)
+    assert validator.judge(update, final=False) == (None, []), "the seal may be under way before it"
+    assert validator.judge(update, final=True) == ("", []), "the receipt will say so"
+    assert validator.judge(replace(update, round=2), final=False) == ("", [])
+
+
+# Evaluation
+
+
+def scoring(index: int = 0, trainer: bool = True) -> tuple[Bench, Validator, list[Effect]]:
+    parts = Bench(index, *model_blobs(TRAIN), *OPENED.held_out)
+    validator = parts.validator(trainer=trainer)
+    validator.on_entered(0, KEYS[0])
+    validator.on_opened(OPENED)
+    return parts, validator, change(parts, validator, replace(TRAIN, spec=SCORED))
+
+
+def test_a_due_model_is_scored_once_and_reported() -> None:
+    _, validator, effects = scoring()
+    assert effects == [Run("trainer", Evaluate(1, SCORED, TRAIN.model, OPENED.held_out))]
+    assert validator.advance() == []
+    (report,) = reports_in(validator.on_answer(Evaluated(1, 90, 100, 250_000, 4)))
+    assert report.body == Report(TASK, 3, Step.EVALUATION.value, (), (), (Measured(3, 90, 100, 250_000),))
+    assert validator.advance() == []
+
+
+def test_who_has_no_trainer_says_so_and_is_not_waited_for() -> None:
+    _, _, effects = scoring(trainer=False)
+    (report,) = reports_in(effects)
+    assert report.body.measured == ()
+
+
+def test_the_primary_proposes_what_a_quorum_reports_and_f_plus_1_have_measured() -> None:
+    _, validator, _ = scoring()
+    validator.on_answer(Evaluated(1, 90, 100, 250_000, 4))
+    effects, _ = validator.on_report(score_report(1, 3))
+    assert only(effects, Propose) == []
+    effects, _ = validator.on_report(score_report(2, 3, Measured(3, 91, 100, 240_000)))
+    (proposed,) = [one.record for one in effects if isinstance(one, Propose)]
+    assert isinstance(proposed, Evaluation)
+    assert validator.judge(proposed, final=False) == ("", [])
+
+
+def test_a_measurement_of_another_round_does_not_count_towards_f_plus_1() -> None:
+    """The ledger would not take it either, and nobody would propose the round's evaluation again."""
+    _, validator, _ = scoring()
+    validator.on_answer(Evaluated(1, 90, 100, 250_000, 4))
+    validator.on_report(score_report(1, 3))
+    effects, _ = validator.on_report(score_report(2, 3, Measured(1, 100, 100, 0)))
+    assert only(effects, Propose) == []
+    effects, _ = validator.on_report(score_report(3, 3, Measured(3, 91, 100, 240_000)))
+    assert len(only(effects, Propose)) == 1
+
+
+def test_a_score_is_final_over_a_restart_and_still_counts() -> None:
+    _, validator, _ = scoring()
+    (own,) = reports_in(validator.on_answer(Evaluated(1, 90, 100, 250_000, 4)))
+    parts = Bench(0, *model_blobs(TRAIN), *OPENED.held_out)
+    again = parts.validator({Step.EVALUATION: encode(own.signed)})
+    again.on_entered(0, KEYS[0])
+    again.on_opened(OPENED)
+    change(parts, again, replace(TRAIN, spec=SCORED))
+    assert reports_in(again.on_answer(Evaluated(1, 89, 100, 260_000, 4))) == []
+    again.on_report(score_report(1, 3))
+    effects, _ = again.on_report(score_report(2, 3, Measured(3, 91, 100, 240_000)))
+    (proposed,) = [one.record for one in effects if isinstance(one, Propose)]
+    assert isinstance(proposed, Evaluation)
+    assert own.signed in proposed.reports
+
+
+def test_an_evaluation_by_a_quorum_only_is_judged_right() -> None:
+    _, validator, _ = scoring(index=1)
+    scores = [score_report(index, 3, Measured(3, 1, 2, 3)) for index in range(3)]
+    assert validator.judge(Evaluation(TASK, 3, signed(scores)), final=False) == ("", [])
+    reason, _ = validator.judge(Evaluation(TASK, 3, signed(scores[:2])), final=False)
+    assert reason == "2 reports of 3"
+
+
+def test_the_last_model_is_scored_when_the_task_is_done() -> None:
+    parts, validator, _ = scoring()
+    validator.on_answer(Evaluated(1, 90, 100, 250_000, 4))
+    last = replace(opened_after(TRAIN, 4), spec=SCORED, phase=Phase.DONE)
+    parts.held.update(model_blobs(last))
+    assert [type(one) for one in only(change(parts, validator, last), Run)] == [Run]
+    assert ELECTORATE.quorum == 3
