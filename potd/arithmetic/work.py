@@ -106,7 +106,7 @@ def _judged(job: Aggregate, folder: Path, resident: int) -> tuple[dict[int, int]
 
 
 def _step(job: Aggregate | Apply, gradient: Blocks, folder: Path) -> tuple[BlobRef, BlobRef]:
-    """The model and momentum that follow. Raises ValueError where float32 does not hold them or a blob's size is off."""
+    """The model and momentum that follow. Raises ValueError where float32 cannot hold them, or a blob is too short."""
     theta = _floats(job.spec, job.model, "model", folder)
     if job.momentum == NO_BLOB:
         momentum = np.zeros(len(theta), np.float32)

@@ -37,8 +37,8 @@ class Checkpoints:
                 return Certificate(messages[0].body, attestations)
         return None
 
-    def heights_above(self, stable: int) -> list[int]:
-        return [height for height in sorted(self._signed) if height > stable]
+    def heights(self) -> list[int]:
+        return sorted(self._signed)
 
     def overtaken(self, height: int, stable: int) -> bool:
         """Whether a later height became stable while signatures for this one were being gathered."""

@@ -476,8 +476,8 @@ class Replica:
     def _stir(self) -> list[Effect]:
         """Take up what a restart interrupted, and ask again for batches and blocks that have not come."""
         effects: list[Effect] = []
-        for height in self._checkpoints.heights_above(self.stable):
-            effects += self._stabilise(height)
+        for height in self._checkpoints.heights():
+            effects += self._stabilise(height) if height > self.stable else self._certify_overtaken(height)
         for slot in self._log.slots() if self.active else ():
             ballot = slot.ballots.get(self.view)
             if ballot is None or ballot.order is None:

@@ -40,7 +40,7 @@ class Follower:
         """An answer came. A peer that has nothing for us is not asked for its claim again."""
         if self._asked == peer:
             self._asked = None
-        if blocks == 0:
+        if blocks == 0 and peer in self._peers:
             self._peers[peer] = 0
 
     def tick(self, height: int) -> Key | None:
@@ -55,11 +55,13 @@ class Follower:
                 return None
             self._peers[self._asked] = 0  # it claims what it does not show
             self._asked = None
+            if height >= self.target():
+                return None
         if self._behind_ticks <= self._grace:
             return None
         peers = sorted(self._peers)
         if self._target <= height:  # nothing but a claim: whoever makes it may show it
-            peers = [peer for peer in peers if self._peers[peer] > height] or peers
+            peers = [peer for peer in peers if self._peers[peer] > height]
         self._turn += 1
         self._asked = peers[self._turn % len(peers)]
         self._asked_ticks = 0

@@ -26,7 +26,7 @@ _NAME = re.compile("[0-9a-f]{64}")
 
 
 class BlobStore:
-    """The blobs of one home. Used from one thread; any may call `read_chunk`, `hash_leaves` and `take_over`."""
+    """The blobs of one home. Used from one thread; any may call `read_chunk`, `hash_leaves`, `take_over`, `copy`."""
 
     def __init__(self, folder: Path, bytes_max: int) -> None:
         self.folder = folder
@@ -96,6 +96,10 @@ class BlobStore:
         ref = BlobRef(blob_root(size, leaves), size)
         os.replace(path, self.path(ref))
         return ref
+
+    def copy(self, path: Path) -> BlobRef:
+        """Make a copy of a file a blob. Reads it whole. Raises OSError."""
+        return write_blob(self.folder, path.read_bytes())
 
     def path(self, ref: BlobRef) -> Path:
         return blob_path(self.folder, ref)

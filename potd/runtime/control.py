@@ -41,6 +41,7 @@ log = logging.getLogger(__name__)
 CONFIGURATION, REFUSED, TIMEOUT = 1, 4, 5  # exit statuses of the commands
 QUESTION_BYTES_MAX = 4 << 20
 CONNECTIONS_MAX = 64
+MADE_PREFIX = ".submit-"  # of the folder in our home in which a command leaves files for us
 PATIENCE_S = 300.0  # whoever asked waits less, and hangs up
 MODEL_STAYS_S = 120.0  # how long a fetched model is kept for whoever asked, beyond the node's own need
 EVENTS_MAX = 64  # that one line of `watch` carries
@@ -101,10 +102,14 @@ class Control:
             await asyncio.gather(*self._connections, return_exceptions=True)
             self._home.socket.unlink(missing_ok=True)
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A task of our own: of one that asyncio makes for us it reports the cancelling as an error.
+        task = asyncio.create_task(self._attend(reader, writer), name="command")
         self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+
+    async def _attend(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One command, from its connecting to its hanging up."""
         try:
             if len(self._connections) > CONNECTIONS_MAX:
                 await _write(writer, _refusal(REFUSED, f"{CONNECTIONS_MAX} commands are being answered already"))
@@ -116,7 +121,6 @@ class Control:
             with contextlib.suppress(OSError):
                 await _write(writer, _refusal(REFUSED, f"a question of over {QUESTION_BYTES_MAX} bytes"))
         finally:
-            self._connections.discard(task)
             writer.close()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -247,16 +251,14 @@ class Control:
         return {"task": task_id(encode(signed[0])).hex(), **answer}
 
     async def _imported(self, paths: object) -> list[BlobRef]:
-        """The named files as blobs. Those in our home are moved, others are copied."""
+        """The named files as blobs. Those that the command made for us in our home are moved, others are copied."""
         if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
             raise _No(REFUSED, '"blobs" is not a list of paths')
         refs: list[BlobRef] = []
         for path in map(Path, paths):
             try:
-                if path.is_relative_to(self._home.path.absolute()):
-                    ref = await asyncio.to_thread(self._blobs.take_over, path)
-                else:
-                    ref = self._blobs.write(await asyncio.to_thread(path.read_bytes))
+                ours = path.parent.name.startswith(MADE_PREFIX) and path.parent.parent == self._home.path.absolute()
+                ref = await asyncio.to_thread(self._blobs.take_over if ours else self._blobs.copy, path)
             except OSError as error:
                 raise _No(CONFIGURATION, f"{path}: {error.strerror or error}") from None
             self._blobs.noticed([ref])

@@ -60,6 +60,16 @@ def test_a_silent_claimer_is_believed_once() -> None:
     assert ticks(follower, 5, 10 * PATIENCE_TICKS) == [LIAR]
 
 
+def test_an_answer_that_comes_after_its_peer_has_gone_brings_nobody_back() -> None:
+    follower = Follower(0)
+    follower.up(HONEST, 9)
+    assert ticks(follower, 5, 1) == [HONEST]
+    follower.down(HONEST)
+    follower.answered(HONEST, 0)
+    follower.seen(9)
+    assert ticks(follower, 5, 200) == []
+
+
 def test_who_goes_is_not_waited_for() -> None:
     follower = Follower(0)
     follower.up(HONEST, 9)

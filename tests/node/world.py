@@ -229,6 +229,10 @@ class World:
 
     # Inputs and effects
 
+    def tell(self, key: Key, event: ev.Input, ticks: int = 0) -> None:
+        """Give a node an input from outside this world, now or later."""
+        self._later(ticks, lambda: self._input(key, event))
+
     def _input(self, key: Key, event: ev.Input, life: int | None = None) -> None:
         member = self.members[key]
         if member.node is None or (life is not None and member.life != life):

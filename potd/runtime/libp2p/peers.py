@@ -1,0 +1,130 @@
+"""Who is connected, and what is counted of each. Opens no stream and closes no connection."""
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Literal
+
+import trio
+from libp2p.abc import INetStream
+from libp2p.network.connection.swarm_connection import SwarmConn
+from libp2p.peer.id import ID
+
+from potd.runtime.libp2p.addresses import Address, key_of
+from potd.runtime.libp2p.limits import Bucket, Buckets
+from potd.runtime.libp2p.outbox import Outbox
+from potd.runtime.libp2p.streams import Reader
+from potd.runtime.network import NetworkConfig, NodeKey, PeerInfo
+
+
+@dataclass(eq=False)
+class Connection:
+    """One connection."""
+
+    conn: SwarmConn
+    opened_at: float
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    instance: bytes | None = None  # of the peer's process, once its hello on this connection was good
+    deadline: float = float("inf")  # for the answer to a ping
+
+
+@dataclass(eq=False)
+class QuestionStream:
+    """A stream on which we ask, and what of its answers was read ahead."""
+
+    stream: INetStream
+    reader: Reader
+
+
+@dataclass(eq=False)
+class Peer:
+    """Everything about one connected peer. It is up when `instance` is set."""
+
+    key: NodeKey
+    address: str
+    loopback: bool
+    direction: Literal["in", "out"]
+    since: float  # time.monotonic()
+    outbox: Outbox
+    buckets: Buckets
+    connections: dict[SwarmConn, Connection] = field(default_factory=dict)
+    instance: bytes | None = None
+    up: trio.Event = field(default_factory=trio.Event)
+    gone: trio.Event = field(default_factory=trio.Event)
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    guest: bool = False
+    announced: tuple[Address, ...] = ()
+    reason: str = "connection lost"
+    votes_in: INetStream | None = None
+    idle: dict[str, list[QuestionStream]] = field(default_factory=dict)
+    turns: dict[str, trio.Semaphore] = field(default_factory=dict)
+    rtt_ms: float | None = None
+    frames_in: int = 0
+    frames_out: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    refused: int = 0
+
+
+class Peers:
+    """The connected peers, outboxes also of others, and the counters.
+
+    The asyncio side reads all of it, and makes outboxes.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        self._config = config
+        self.connected: dict[NodeKey, Peer] = {}
+        self.outboxes: dict[NodeKey, Outbox] = {}
+        self.counts: Counter[str] = Counter()
+        self.met = trio.Event()  # somebody came up
+
+    def outbox(self, key: NodeKey) -> Outbox:
+        """The outbox of a peer, connected or not. From either thread."""
+        return self.outboxes.get(key) or self.outboxes.setdefault(key, Outbox(self._config))
+
+    def of(self, peer: ID) -> Peer | None:
+        """The connected peer of this id."""
+        key = key_of(peer)
+        return self.connected.get(key) if key is not None else None
+
+    def up(self) -> list[Peer]:
+        """Those who said a good hello."""
+        return [peer for peer in self.connected.values() if peer.instance is not None]
+
+    def refuse(self, who: ID | None, protocol: str, reason: str) -> None:
+        """Count an input that was refused. Both words come from a fixed set."""
+        self.counts[f"refused {protocol}: {reason}"] += 1
+        peer = self.of(who) if who is not None else None
+        if peer is not None:
+            peer.refused += 1
+
+    async def afford(self, bucket: Bucket, units: float) -> None:
+        """Take the units from a peer's bucket, and wait until it has them."""
+        wait = bucket.spend(units, trio.current_time())
+        if wait > 0:
+            self.counts["inputs delayed"] += 1
+            await trio.sleep(wait)
+
+    def expire(self, before: float) -> None:
+        """Drop frames that were queued earlier than that for peers that stay away."""
+        for key, box in list(self.outboxes.items()):
+            if key not in self.connected or self.connected[key].instance is None:
+                box.expire(before)
+
+    def described(self) -> tuple[PeerInfo, ...]:
+        """See `Network.peers`. From either thread."""
+        now = time.monotonic()
+        return tuple(
+            PeerInfo(
+                peer.key, peer.address, peer.direction, now - peer.since, peer.rtt_ms, peer.frames_in,
+                peer.frames_out, peer.bytes_in, peer.bytes_out, peer.outbox.dropped, peer.refused, peer.guest,
+            )
+            for peer in sorted(self.connected.copy().values(), key=lambda peer: peer.key)
+            if peer.instance is not None or peer.guest
+        )  # fmt: skip
+
+    def counters(self) -> dict[str, int]:
+        """See `Network.counters`. From either thread."""
+        dropped = sum(box.dropped for box in list(self.outboxes.values()))
+        return {**dict(self.counts), "frames dropped": dropped}

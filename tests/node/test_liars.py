@@ -1,0 +1,248 @@
+"""One validator lies: it gets no agreement, is replaced, and where its own signatures prove it guilty, is accused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from potd.arithmetic.work import answer as add_up
+from potd.node import events as ev
+from potd.wire.blobs import read_blob, write_blob
+from potd.wire.blocks import NULL, Batch, batch_digest
+from potd.wire.codec import Malformed, decode, encode
+from potd.wire.consensus import Prepare, PrePrepare, Proposal, Refusal
+from potd.wire.envelope import Signed, Signer, verify
+from potd.wire.ids import Key, digest
+from potd.wire.jobs import Aggregate, Aggregated, Applied, Apply
+from potd.wire.rounds import Report, Seal, Update
+from tests.node.world import World, signed_by
+
+Alter = Callable[[Key, Batch], Batch]
+
+
+def proposing(world: World, liar: Key, alter: Alter) -> list[bytes]:
+    """From now on the liar signs and sends altered batches, to each its own. Returns the digests that it lied about."""
+    lied: list[bytes] = []
+    signer = world.members[liar].signer
+
+    def tamper(key: Key, effect: ev.Effect) -> ev.Effect | None:
+        if key != liar or not isinstance(effect, ev.Send):
+            return effect
+        try:
+            proposal = decode(effect.data, Proposal)
+        except Malformed:
+            return effect
+        batch = alter(effect.to, proposal.batch)
+        if batch == proposal.batch:
+            return effect
+        order = replace(verify(proposal.pre_prepare, world.network, PrePrepare).body, batch=batch_digest(batch))
+        lied.append(order.batch)
+        return ev.Send(effect.to, encode(Proposal(signer.sign(order), batch)))
+
+    world.tamper = tamper
+    return lied
+
+
+def said(world: World, key: Key, kind: type[Prepare] | type[Refusal]) -> list[Prepare | Refusal]:
+    found: list[Prepare | Refusal] = []
+    for signed in signed_by(key, world.members[key].sent):
+        try:
+            found.append(verify(signed, world.network, kind).body)
+        except Malformed:
+            continue
+    return found
+
+
+def no_agreement(world: World, liar: Key, lied: list[bytes]) -> None:
+    """Nobody honest has prepared what was false, and the liar leads no more."""
+    assert lied, "the liar never lied"
+    for key in world.validators:
+        if key != liar:
+            assert not {one.batch for one in said(world, key, Prepare)} & set(lied)
+            replica = world.node(key).replica
+            assert replica is not None
+            assert replica.view > 0
+            assert replica.primary != liar
+
+
+def a_unit_more(world: World, job: Aggregate, done: Aggregated) -> Aggregated:
+    """The sum with its last coordinate one unit off, and the model and momentum that follow from it."""
+    data = bytearray(read_blob(world.folder, done.aggregate))
+    last = int(np.frombuffer(bytes(data[-2:]), "<i2")[0])
+    data[-2:] = np.array([last - 1 if last > 0 else last + 1], "<i2").tobytes()
+    aggregate = write_blob(world.folder, bytes(data))
+    moved = add_up(Apply(0, job.spec, job.round, job.model, job.momentum, aggregate), world.folder)
+    assert isinstance(moved, Applied), moved
+    return replace(done, aggregate=aggregate, model=moved.model, momentum=moved.momentum)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_an_aggregate_one_unit_off_gets_no_prepare_and_its_primary_is_replaced(tmp_path: Path, seed: int) -> None:
+    """The whole node of the liar stands by its sum: draft, update, order and votes are properly its own."""
+    world = World(tmp_path, seed=seed, patience_ticks=30)
+    world.submit(rounds=1_000)
+    world.reach(2, 600)
+    world.agree()
+    liar, honest = world.keys[0], world.keys[1:]
+    false: list[bytes] = []
+
+    def lie(job: Aggregate, done: Aggregated) -> Aggregated:
+        replica = world.node(liar).replica
+        assert replica is not None
+        if replica.view > 0:
+            return done
+        off = a_unit_more(world, job, done)
+        false.append(off.aggregate.root)
+        return off
+
+    world.members[liar].lie = lie
+    lied: list[bytes] = []
+
+    def watch(key: Key, effect: ev.Effect) -> None:
+        if key == liar and isinstance(effect, ev.Keep) and isinstance(effect.record, Batch):
+            for record in effect.record.records:
+                if isinstance(record, Update) and record.aggregate.root in false:
+                    lied.append(batch_digest(effect.record))
+
+    world.watch = watch
+    world.reach(world.round(honest[0]) + 4, 1_500, *honest)
+    no_agreement(world, liar, lied)
+    assert sum(one.batch in lied for key in honest for one in said(world, key, Refusal)) >= 2, "and f + 1 say why"
+    world.members[liar].lie = None
+    world.reach(world.round(honest[0]) + 2, 1_500)
+    world.agree()
+    world.check()
+    assert len({world.task(key).model for key in world.keys}) == 1
+    heights = [batch for _, batch in world.members[honest[0]].disk.blocks.values()]
+    assert not set(lied) & {batch_digest(one) for one in heights}
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_primary_that_says_two_things_is_accused_by_its_own_signatures_and_replaced(
+    tmp_path: Path, seed: int
+) -> None:
+    world = World(tmp_path, seed=seed, patience_ticks=30)
+    world.submit(rounds=1_000)
+    world.reach(2, 600)
+    liar, honest = world.keys[0], world.keys[1:]
+    lied = proposing(world, liar, lambda to, batch: NULL if to == honest[seed] else batch)
+    world.run(lambda: bool(lied), 600)
+    world.run(lambda: world.node(honest[0]).replica.view > 0, 600)  # type: ignore[union-attr]  # it validates
+    world.tamper = None
+    world.reach(max(map(world.round, honest)) + 3, 1_500, *honest)
+    world.agree()
+    world.check(liar)
+    accusers = [key for key in honest if f"evidence/{liar.hex()}" in world.members[key].disk.notes]
+    assert accusers
+    for key in accusers:
+        evidence = world.members[key].disk.notes[f"evidence/{liar.hex()}"]
+        length = len(evidence) // 2
+        first, other = (decode(half, Signed) for half in (evidence[:length], evidence[length:]))
+        orders = [verify(one, world.network, PrePrepare) for one in (first, other)]
+        assert [one.sender for one in orders] == [liar, liar]
+        assert len({(one.body.view, one.body.seq) for one in orders}) == 1
+        assert len({one.body.batch for one in orders}) == 2
+        assert any("two batches for one slot" in line for line in world.members[key].log)
+
+
+def with_a_stranger(world: World) -> Alter:
+    """Seals and updates in which the last report is by somebody who is no validator."""
+    stranger = Signer(bytes([77]) * 32, world.network)
+
+    def alter(_: Key, batch: Batch) -> Batch:
+        records = []
+        for record in batch.records:
+            if isinstance(record, Seal | Update):
+                body = verify(record.reports[0], world.network, Report).body
+                reports = sorted((*record.reports[1:], stranger.sign(body)), key=lambda one: one.key)
+                record = replace(record, reports=tuple(reports))
+            records.append(record)
+        return Batch(tuple(records))
+
+    return alter
+
+
+def with_too_few(world: World) -> Alter:
+    def alter(_: Key, batch: Batch) -> Batch:
+        return Batch(
+            tuple(
+                replace(one, reports=one.reports[:2]) if isinstance(one, Seal | Update) else one
+                for one in batch.records
+            )
+        )
+
+    return alter
+
+
+def without_a_commitment(world: World) -> Alter:
+    """Seals that leave out what the reports name."""
+
+    def alter(_: Key, batch: Batch) -> Batch:
+        return Batch(
+            tuple(
+                replace(one, commitments=one.commitments[1:]) if isinstance(one, Seal) else one for one in batch.records
+            )
+        )
+
+    return alter
+
+
+def with_another_model(world: World) -> Alter:
+    """Updates that name a model of the primary's choice."""
+
+    def alter(_: Key, batch: Batch) -> Batch:
+        model = write_blob(world.folder, digest("mine") * 4 + bytes(16))
+        return Batch(tuple(replace(one, model=model) if isinstance(one, Update) else one for one in batch.records))
+
+    return alter
+
+
+def with_a_forged_operation(world: World) -> Alter:
+    """Batches with an operation that nobody signed."""
+
+    def alter(_: Key, batch: Batch) -> Batch:
+        return Batch((*batch.records, Signed(world.keys[1], b"pay me", bytes(64))))
+
+    return alter
+
+
+@pytest.mark.parametrize(
+    "lie", [with_a_stranger, with_too_few, without_a_commitment, with_another_model, with_a_forged_operation]
+)
+def test_a_false_record_gets_no_prepare_and_its_primary_is_replaced(
+    tmp_path: Path, lie: Callable[[World], Alter]
+) -> None:
+    world = World(tmp_path, seed=11, patience_ticks=30)
+    world.submit(rounds=1_000)
+    world.reach(2, 600)
+    world.agree()
+    liar, honest = world.keys[0], world.keys[1:]
+    lied = proposing(world, liar, lie(world))
+    world.run(lambda: world.node(honest[0]).replica.view > 0, 1_000)  # type: ignore[union-attr]  # it validates
+    world.tamper = None
+    world.reach(max(map(world.round, honest)) + 3, 1_500, *honest)
+    no_agreement(world, liar, lied)
+    world.agree()
+    world.check(liar)
+
+
+def test_a_primary_that_is_silent_about_one_task_is_replaced(tmp_path: Path) -> None:
+    """It orders all but the seals: what is due is timed, not whether anything happens."""
+    world = World(tmp_path, seed=12, patience_ticks=30)
+    world.submit(rounds=1_000)
+    world.reach(2, 600)
+    liar, honest = world.keys[0], world.keys[1:]
+
+    def unsealed(_: Key, batch: Batch) -> Batch:
+        return Batch(tuple(one for one in batch.records if not isinstance(one, Seal)))
+
+    proposing(world, liar, unsealed)
+    world.run(lambda: world.node(honest[0]).replica.view > 0, 600)  # type: ignore[union-attr]  # it validates
+    world.tamper = None
+    world.reach(max(map(world.round, honest)) + 3, 1_500, *honest)
+    world.agree()
+    world.check(liar)
