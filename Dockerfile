@@ -32,7 +32,7 @@ LABEL org.opencontainers.image.title="potd" \
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends libgmp10 \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --system --uid 10001 --home-dir /data --shell /usr/sbin/nologin potd \
+    && useradd --uid 10001 --home-dir /data --shell /usr/sbin/nologin potd \
     && install -d -o potd -g potd -m 0700 /data
 COPY --from=build /opt/potd /opt/potd
 ENV PATH=/opt/potd/bin:$PATH \

@@ -35,26 +35,26 @@ from potd.consensus.events import (
     Suspect,
     Ticked,
 )
+from potd.consensus.patience import Patience, slot_key
 from potd.consensus.quorum import Group
-from potd.consensus.slots import Ballot, Log, Slot
+from potd.consensus.restart import recall
+from potd.consensus.retransmission import votes_again
+from potd.consensus.slots import Ballot, Log, order_in
 from potd.consensus.view_change import NULL_DIGEST, Carried, carry_over, new_view_fault, view_change_fault
-from potd.wire.blocks import NULL, Batch, Certificate, Header, batch_digest
-from potd.wire.codec import encode
+from potd.wire.blocks import NULL, Batch, Certificate, Header
 from potd.wire.consensus import (
     Commit,
     NewView,
     Prepare,
-    Prepared,
     PrePrepare,
     Refusal,
     Status,
     ViewChange,
 )
-from potd.wire.envelope import Attestation, Signed, Signer, Verified, attests, verify
+from potd.wire.envelope import Attestation, Signed, Signer, Verified, attests
 from potd.wire.ids import Digest, Key, short
 
 STATUS_TICKS = 20  # how often a replica says where it stands: one second
-DOUBLINGS_MAX = 8  # patience grows no further; 2^8 times the genesis value is hours of nothing
 
 
 class Replica:
@@ -68,7 +68,7 @@ class Replica:
         self.stable = 0
         self.certificate: Certificate | None = None
         self.executed = 0
-        self._patience = patience_ticks
+        self._patience = Patience(patience_ticks)
         self._window = window
         self._log = Log(window)
         self._checkpoints = Checkpoints()
@@ -78,9 +78,6 @@ class Replica:
         self._own_view_change: Verified[ViewChange] | None = None
         self._new_view: Signed | None = None  # what began our view; nothing in view 0
         self._carried: tuple[Verified[PrePrepare], ...] = ()  # its orders above our high watermark, for later
-        self._waiting: dict[str, int] = {}  # what is due from the primary, and for how many ticks
-        self._change_ticks: int | None = None  # since a quorum left for our next view; None before
-        self._failures = 0  # views that ended too soon, less one for each height executed since
         self._ticks = 0
         self._answered: set[Key] = set()  # whose Status we answered since the last tick
 
@@ -124,10 +121,10 @@ class Replica:
             case Proposed(digest, batch):
                 return self._propose(digest, batch)
             case Awaited(key):
-                self._waiting.setdefault(key, 0)
+                self._patience.owe(key)
                 return []
             case Settled(key):
-                self._waiting.pop(key, None)
+                self._patience.settle(key)
                 return []
             case Judged():
                 return self._on_judged(event)
@@ -176,7 +173,7 @@ class Replica:
         ballot = self._log.slot(seq).ballot(self.view)
         assert ballot.order is None, "two orders for one sequence number"
         ballot.order, ballot.judged = order, True
-        self._waiting[f"slot {seq}"] = 0
+        self._patience.owe(slot_key(seq))
         effects: list[Effect] = [
             *self._keep_batch(seq, digest),
             Persist(seq, order.signed),
@@ -272,7 +269,7 @@ class Replica:
         ballot.judged = True
         effects: list[Effect] = []
         if ballot.seq > self.executed:
-            self._waiting.setdefault(f"slot {ballot.seq}", 0)
+            self._patience.owe(slot_key(ballot.seq))
         if ballot.order.sender != self.key and self.key not in ballot.prepares:
             body = Prepare(ballot.view, ballot.seq, ballot.order.body.batch, ballot.order.signed.signature)
             vote = self.signer.verified(body)
@@ -291,7 +288,7 @@ class Replica:
         ballot = self._log.slot(body.seq).ballot(body.view)
         if message.sender in ballot.prepares:
             return []
-        order = Verified(primary, PrePrepare(body.view, body.seq, body.batch), self._order_of(body, primary))
+        order = order_in(body, primary)
         known = ballot.order is not None and ballot.order.signed == order.signed
         if not known and not attests(Attestation(primary, body.primary), self.signer.network, order.body):
             return [Ignore(message.sender, "prepare without the primary's signature")]
@@ -300,9 +297,6 @@ class Replica:
             ballot.order = order
             return self._consider(ballot)
         return self._compare_orders(ballot.order, order) or self._advance(ballot)
-
-    def _order_of(self, body: Prepare, primary: Key) -> Signed:
-        return Signed(primary, encode(PrePrepare(body.view, body.seq, body.batch)), body.primary)
 
     def _on_commit(self, message: Verified[Commit]) -> list[Effect]:
         body = message.body
@@ -359,8 +353,8 @@ class Replica:
         signed = self._checkpoints.of(self.key, header.height)
         assert signed is None or signed.body == header, "executed to another result than before the restart"
         self.executed = header.height
-        self._failures = max(0, self._failures - 1)
-        self._waiting.pop(f"slot {header.height}", None)
+        self._patience.progressed(1)
+        self._patience.settle(slot_key(header.height))
         vote = self.signer.verified(header)
         effects: list[Effect] = [Persist(header.height, vote.signed), Broadcast(vote.signed)]
         self._checkpoints.add(vote)
@@ -421,7 +415,7 @@ class Replica:
         """The node has executed certified blocks up to this height by another road."""
         height = certificate.header.height
         assert height > self.executed, "followed backwards"
-        self._failures = max(0, self._failures - (height - self.executed))
+        self._patience.progressed(height - self.executed)
         self.executed = height
         self._move_to(certificate)
         return [Forget(height), *self._install_carried(), *self._deliver()]
@@ -434,8 +428,7 @@ class Replica:
         self._log.forget_up_to(height)
         self._checkpoints.forget(height)
         self._checkpoints.forget_up_to(height - self._window)
-        for slot_key in [one for one in self._waiting if one.startswith("slot ") and int(one[5:]) <= height]:
-            del self._waiting[slot_key]
+        self._patience.settle_slots(height)
         kept = {NULL_DIGEST}
         for slot in self._log.slots():
             kept |= {one.order.body.batch for one in slot.ballots.values() if one.order is not None}
@@ -446,28 +439,21 @@ class Replica:
     # View changes [4.4]
 
     def patience(self) -> int:
-        """Ticks; doubled with each view that ended too soon. [4.5.2]
-
-        Each height takes one doubling back, not all of them: where the network is slower than the genesis patience
-        allows, views that bring one height each would follow each other for ever.
-        """
-        return self._patience << min(self._failures, DOUBLINGS_MAX)
+        """How many ticks the primary has for what is due."""
+        return self._patience.ticks()
 
     def _on_tick(self) -> list[Effect]:
         self._ticks += 1
         self._answered.clear()
         effects: list[Effect] = []
         if self.active:
-            for key in sorted(self._waiting):
-                self._waiting[key] += 1
-            late = [key for key in sorted(self._waiting) if self._waiting[key] >= self.patience()]
+            late = self._patience.late()
             if late:
-                effects += self._suspect(f"{self.patience()} ticks without {late[0]}")
-        elif self._change_ticks is not None:
-            self._change_ticks += 1
-            if self._change_ticks >= self.patience():
-                self._failures += 1
-                effects += self._leave_for(self.view + 1, f"no new view in {self._change_ticks} ticks")
+                effects += self._suspect(f"{self.patience()} ticks without {late}")
+        elif self._patience.late_view():
+            ticks = self.patience()
+            self._patience.failed()
+            effects += self._leave_for(self.view + 1, f"no new view in {ticks} ticks")
         if self._ticks % STATUS_TICKS == 1:  # the first tick after a start is one
             effects += self._stir()
             effects.append(Broadcast(self.signer.sign(self._status())))
@@ -493,7 +479,7 @@ class Replica:
     def _suspect(self, reason: str) -> list[Effect]:
         if not self.active:
             return []
-        self._failures += 1
+        self._patience.failed()
         return self._leave_for(self.view + 1, reason)
 
     def _leave_for(self, view: int, reason: str) -> list[Effect]:
@@ -504,7 +490,7 @@ class Replica:
         self.active = False
         self._new_view = None
         self._carried = ()
-        self._change_ticks = None
+        self._patience.left()
         proofs = tuple(slot.proof for slot in self._log.slots() if slot.proof is not None)
         certificate = (self.certificate,) if self.certificate else ()
         own = self.signer.verified(ViewChange(view, self.stable, certificate, proofs))
@@ -539,9 +525,9 @@ class Replica:
         if view != self.view or self.active:
             return []
         left = [one for one in self._view_changes.values() if one.body.view >= view]
-        if len(left) >= self.group.quorum and self._change_ticks is None:
+        if len(left) >= self.group.quorum:
             # Those who have gone further count: their view changes to ours may be lost for good. [Castro 2001, 2.3.5]
-            self._change_ticks = 0
+            self._patience.begin_leaving()
         gathered = {one.sender: one for one in left if one.body.view == view}
         if len(gathered) < self.group.quorum:
             return []
@@ -575,10 +561,9 @@ class Replica:
         self.active = True
         self._new_view = signed
         self._own_view_change = None
-        self._change_ticks = None
+        self._patience.entered()
         for old in [key for key, one in self._view_changes.items() if one.body.view <= self.view]:
             del self._view_changes[old]
-        self._waiting = {key: 0 for key in self._waiting if not key.startswith("slot ")}
         self._assigned = max([carried.stable, *(seq for seq, _ in carried.orders)])
         self._carried = tuple(orders)
         effects: list[Effect] = [Enter(self.view, self.primary, reason)]
@@ -624,24 +609,7 @@ class Replica:
             Send(peer, one.signed) for one in self._checkpoints.own(self.key) if one.body.height > theirs.stable
         ]
         if self.active and theirs.view == self.view and not theirs.changing:
-            for slot in self._log.slots():
-                # Also what it has executed in an earlier view: those who have not may need its commitment in this one.
-                if slot.seq > theirs.stable:
-                    effects += self._resend(peer, slot)
-        return effects
-
-    def _resend(self, peer: Key, slot: Slot) -> list[Effect]:
-        """Our own votes in this view for one slot."""
-        ballot = slot.ballots.get(self.view)
-        if ballot is None:
-            return []
-        effects: list[Effect] = []
-        if ballot.order is not None and ballot.order.sender == self.key:
-            effects.append(Send(peer, ballot.order.signed, self._batches.get(ballot.order.body.batch)))
-        if self.key in ballot.prepares:
-            effects.append(Send(peer, ballot.prepares[self.key].signed))
-        if self.key in ballot.commits:
-            effects.append(Send(peer, ballot.commits[self.key].signed))
+            effects += votes_again(peer, theirs, self.key, self.view, self._log, self._batches)
         return effects
 
     # Restart
@@ -659,36 +627,19 @@ class Replica:
         if executed is not None:
             self.executed = executed.height
         assert self.executed >= self.stable, "restored to a state before its checkpoint"
-        for record in records:
-            match record:
-                case Batch():
-                    self._batches[batch_digest(record)] = record
-                case Prepared():
-                    self._restore_proof(record)
-                case Signed():
-                    self._restore_signed(record)
-                case _:
-                    raise AssertionError(f"the journal holds a {type(record).__name__}")
+        past = recall(records, self.stable, self.group, self._window)
+        self._log, self._checkpoints, self._carried = past.log, past.checkpoints, past.carried
+        self.view, self.active, self._assigned = past.view, past.active, past.assigned
+        self._new_view, self._own_view_change = past.new_view, past.view_change
+        if past.view_change is not None:
+            self._view_changes[self.key] = past.view_change
+        self._batches |= past.batches
         if executed is not None and executed.height > self.stable:
             # Executed, perhaps without having been signed; the same header always gets the same signature.
             self._checkpoints.add(self.signer.verified(executed))
-        if self._new_view is not None:
-            self._restore_orders(self._new_view)
-        self._restore_waiting()
+        self._owe_again()
 
-    def _restore_orders(self, signed: Signed) -> None:
-        """What our view began with, so far as it is not permanent, is due again."""
-        message = verify(signed, self.signer.network, NewView)
-        fault, carried, orders = new_view_fault(message, self.group, self._window)
-        assert carried is not None, f"the journal holds a {fault}"
-        self._assigned = max([carried.stable, *(seq for seq, _ in carried.orders)])
-        for order in orders:
-            if self._log.between(self.stable, order.body.seq):
-                ballot = self._log.slot(order.body.seq).ballot(self.view)
-                ballot.order, ballot.carried = order, True
-        self._carried = tuple(one for one in orders if one.body.seq > self.stable + self._window)
-
-    def _restore_waiting(self) -> None:
+    def _owe_again(self) -> None:
         """What the primary of our view has begun is due again; what earlier views began is not."""
         for slot in self._log.slots():
             ballot = slot.ballots.get(self.view)
@@ -697,49 +648,7 @@ class Replica:
             if ballot.order is not None and ballot.order.sender == self.key:
                 self._assigned = max(self._assigned, slot.seq)
             if slot.seq > self.executed:
-                self._waiting[f"slot {slot.seq}"] = 0
-
-    def _restore_proof(self, proof: Prepared) -> None:
-        if proof.seq > self.stable:
-            slot = self._log.slot(proof.seq)
-            if slot.proof is None or slot.proof.view < proof.view:
-                slot.proof = proof
-
-    def _restore_signed(self, signed: Signed) -> None:
-        message = verify(signed, self.signer.network, PrePrepare, Prepare, Commit, Header, ViewChange, NewView, Refusal)
-        body = message.body
-        match body:
-            case NewView():
-                if body.view >= self.view:
-                    self.view, self.active, self._new_view = body.view, True, signed
-                    self._own_view_change = None
-            case ViewChange():
-                if body.view > self.view:
-                    own = Verified(message.sender, body, signed)
-                    self.view, self.active, self._own_view_change = body.view, False, own
-                    self._new_view = None
-                    self._view_changes[self.key] = own
-            case Header():
-                if body.height > self.stable:
-                    self._checkpoints.add(Verified(message.sender, body, signed))
-            case Refusal():
-                pass
-            case PrePrepare() | Prepare() | Commit():
-                if body.seq > self.stable:
-                    self._restore_vote(message.sender, body, signed)
-
-    def _restore_vote(self, sender: Key, body: PrePrepare | Prepare | Commit, signed: Signed) -> None:
-        ballot = self._log.slot(body.seq).ballot(body.view)
-        match body:
-            case PrePrepare():
-                ballot.order, ballot.judged = Verified(sender, body, signed), True
-            case Prepare():
-                primary = self.group.primary(body.view)
-                order = PrePrepare(body.view, body.seq, body.batch)
-                ballot.order, ballot.judged = Verified(primary, order, self._order_of(body, primary)), True
-                ballot.prepares[sender] = Verified(sender, body, signed)
-            case Commit():
-                ballot.commits[sender] = Verified(sender, body, signed)
+                self._patience.owe(slot_key(slot.seq))
 
     def describe(self) -> str:
         """Where this replica stands, for a log line."""

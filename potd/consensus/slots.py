@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from potd.consensus.quorum import Group
+from potd.wire.codec import encode
 from potd.wire.consensus import Commit, Prepare, Prepared, PrePrepare
-from potd.wire.envelope import Verified, attestation_of
+from potd.wire.envelope import Signed, Verified, attestation_of
 from potd.wire.ids import Digest, Key
 
 
@@ -97,3 +98,9 @@ class Log:
     def forget_up_to(self, seq: int) -> None:
         for old in [one for one in self._slots if one <= seq]:
             del self._slots[old]
+
+
+def order_in(prepare: Prepare, primary: Key) -> Verified[PrePrepare]:
+    """The primary's order as a backup's agreement carries it; its signature is yet to be checked."""
+    body = PrePrepare(prepare.view, prepare.seq, prepare.batch)
+    return Verified(primary, body, Signed(primary, encode(body), prepare.primary))

@@ -29,7 +29,7 @@ from potd.runtime.blobs import BlobStore
 from potd.runtime.control import Control
 from potd.runtime.fetcher import Fetcher
 from potd.runtime.journal import Journal, JournalError, open_journal
-from potd.runtime.libp2p_host import Libp2pNetwork
+from potd.runtime.libp2p import Libp2pNetwork
 from potd.runtime.logs import SAID, open_log, set_level
 from potd.runtime.pump import Pump
 from potd.runtime.refusals import Refusals
@@ -359,8 +359,7 @@ class Daemon:
         self.pump.put(event)
 
     def _blame(self, peer: Key, reason: str) -> None:
-        if self._refusals.count(peer, reason):
-            self.network.drop(peer, f"refused too often, last: {reason}")
+        self.pump.blame(peer, reason)
 
     # SIGHUP
 

@@ -52,7 +52,7 @@ from potd.runtime.network import Network
 from potd.runtime.refusals import Refusals
 from potd.runtime.workers import Worker
 from potd.wire.genesis import TICK_MS
-from potd.wire.ids import Key, short
+from potd.wire.ids import NOTHING, Key, short
 from potd.wire.jobs import Failed
 
 log = logging.getLogger(__name__)
@@ -138,6 +138,11 @@ class Pump:
         """Call `listener` after every executed height and for every event, until the function returned is called."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
+
+    def blame(self, peer: Key, reason: str) -> None:
+        """Count what a peer (NOTHING: nobody knows whose it was) sent in vain; hang up on it if that was too often."""
+        if self._refusals.count(peer, reason) and peer != NOTHING:
+            self._network.drop(peer, f"refused too often, last: {reason}")
 
     @property
     def waiting(self) -> int:
@@ -258,17 +263,13 @@ class Pump:
                 else:
                     worker.give(job)
             case Refuse(peer, reason):
-                self._blame(peer, reason)
+                self.blame(peer, reason)
             case Log(level, text):
                 log.log(level, "%s", text)
             case Tell():
                 self._tell(effect)
             case _:
                 assert_never(effect)
-
-    def _blame(self, peer: Key, reason: str) -> None:
-        if self._refusals.count(peer, reason):
-            self._network.drop(peer, f"refused too often, last: {reason}")
 
     def _tell(self, event: Store | Tell) -> None:
         for listener in list(self._listeners):

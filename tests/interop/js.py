@@ -8,7 +8,7 @@ import sys
 
 import uvloop
 
-from potd.runtime.libp2p_host import Libp2pNetwork
+from potd.runtime.libp2p import Libp2pNetwork
 from potd.runtime.network import Gossiped, NetworkConfig, NetworkEvent, NodeKey
 
 TOPIC = "/potd/c0ffee/commitments/1"

@@ -32,10 +32,15 @@ def same_everywhere(world: World) -> None:
     assert len({(world.task(key).model, world.task(key).momentum) for key in world.running()}) == 1
 
 
+@pytest.mark.parametrize("journal_ahead", [False, True])
 @pytest.mark.parametrize("place", range(4))
-def test_a_node_may_die_after_any_effect_of_a_round(tmp_path: Path, place: int) -> None:
-    """Four walks, one for each node, with a step of four effects and an offset of their own: every boundary is met."""
-    world = World(tmp_path, seed=place, patience_ticks=30)
+def test_a_node_may_die_after_any_effect_of_a_round(tmp_path: Path, place: int, journal_ahead: bool) -> None:
+    """Four walks, one for each node, with a step of four effects and an offset of their own: every boundary is met.
+
+    Effects reach the disk and the network in order, or the disk first: one sync serves many of them.
+    """
+    world = World(tmp_path, seed=place + 10 * journal_ahead, patience_ticks=30)
+    world.journal_ahead = journal_ahead
     world.submit(rounds=1_000)
     world.reach(1, 600)
     victim = world.keys[place]
@@ -45,6 +50,27 @@ def test_a_node_may_die_after_any_effect_of_a_round(tmp_path: Path, place: int) 
         world.reach(max(map(world.round, others)) + 1, 1_000, *others)
         world.start(victim)
         world.reach(max(map(world.round, others)) + 1, 1_000)
+    world.agree()
+    world.check()
+    same_everywhere(world)
+
+
+@pytest.mark.parametrize("offset", range(3))
+def test_whoever_leads_may_die_after_any_effect_of_a_round(tmp_path: Path, offset: int) -> None:
+    """Each time the primary of the moment: it drafts, proposes and enters views besides."""
+    world = World(tmp_path, seed=20 + offset, patience_ticks=20)
+    world.submit(rounds=1_000)
+    world.reach(1, 600)
+    for effects in range(1 + offset, ROUND_EFFECTS, 3):
+        world.journal_ahead = effects % 2 == 1
+        replica = world.node(world.keys[effects % 4]).replica
+        assert replica is not None
+        victim = replica.primary
+        others = tuple(key for key in world.keys if key != victim)
+        killed_after(world, victim, effects)
+        world.reach(max(map(world.round, others)) + 1, 1_000, *others)
+        world.start(victim)
+        world.reach(max(map(world.round, others)), 1_000)
     world.agree()
     world.check()
     same_everywhere(world)

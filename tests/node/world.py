@@ -123,6 +123,7 @@ class World:
         self.cut: set[tuple[Key, Key]] = set()  # links that carry nothing
         self.tamper: Callable[[Key, ev.Effect], ev.Effect | None] | None = None  # a liar at the wire
         self.assassin: Callable[[Key, ev.Effect], bool] | None = None  # whether to kill a node after this effect
+        self.journal_ahead = False  # whether a node killed so has still written what it was to write, and sent no more
         self.watch: Callable[[Key, ev.Effect], None] | None = None
         self._sums: dict[Aggregate | Apply, Aggregated | Applied] = {}  # worked out once, by whoever comes first
         for key in self.keys:
@@ -240,13 +241,16 @@ class World:
         self._carry_out(key, member.node.step(event))
 
     def _carry_out(self, key: Key, effects: list[ev.Effect]) -> None:
-        for effect in effects:
+        for index, effect in enumerate(effects):
             changed = self.tamper(key, effect) if self.tamper is not None else effect
             if changed is not None:
                 if self.watch is not None:
                     self.watch(key, changed)
                 self._effect(key, changed)
             if self.assassin is not None and self.assassin(key, effect):
+                for write in effects[index + 1 :] if self.journal_ahead else ():
+                    if isinstance(write, ev.Keep | ev.Forget | ev.Store | ev.StoreCertificate | ev.Note):
+                        self._effect(key, write)
                 self.stop(key)
                 return
 

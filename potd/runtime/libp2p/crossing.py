@@ -72,5 +72,3 @@ class Crossing:
         while self._to_asyncio:
             work, given = self._to_asyncio.popleft()
             work(*given)
-
-

@@ -186,4 +186,3 @@ class Hello:
         self._backlog.put(PeerUp(peer.key, peer.address))
         peer.up.set()
         self._peers.met.set()
-

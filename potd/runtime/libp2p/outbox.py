@@ -57,8 +57,10 @@ class Outbox:
             while self._frames and self._frames[0][0] < before:
                 self._drop()
 
+    def awaken(self) -> None:
+        """Have the writer look. On the trio side."""
+        self.wake.set()
+
     def _drop(self) -> None:
         self._bytes -= len(self._frames.popleft()[1])
         self.dropped += 1
-
-

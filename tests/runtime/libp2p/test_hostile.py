@@ -19,12 +19,12 @@ from libp2p.pubsub.pb import rpc_pb2
 from libp2p.stream_muxer.yamux import yamux
 from multiaddr import Multiaddr  # type: ignore[import-untyped]  # it ships no types
 
-from potd.runtime import libp2p_patches as patches
-from potd.runtime.libp2p_host import parse_address
+from potd.runtime.libp2p import patches
+from potd.runtime.libp2p.addresses import parse_address
 from potd.runtime.network import PeerDown, PeerUp
 
 if TYPE_CHECKING:
-    from tests.runtime.conftest import Node, Nodes
+    from tests.runtime.libp2p.conftest import Node, Nodes
 
 VOTES = "/potd/c0ffee/votes/1"
 ASK = "/potd/c0ffee/ask/blob/1"

@@ -23,10 +23,10 @@ from libp2p.stream_muxer.yamux import yamux
 from libp2p.transport.tcp.tcp import TCP
 from libp2p.transport.upgrader import TransportUpgrader
 
-from potd.runtime import libp2p_patches as patches
+from potd.runtime.libp2p import patches
 
 if TYPE_CHECKING:
-    from tests.runtime.conftest import Nodes
+    from tests.runtime.libp2p.conftest import Nodes
 
 TOPIC = "/a/topic"
 
@@ -277,7 +277,7 @@ def test_connections_are_made_of_the_cured_muxer(nodes: "Nodes") -> None:
     async def run() -> None:
         async with nodes.pair() as (alice, bob):
             for node in (alice, bob):
-                (connection,) = node.network._core._swarm.get_connections()
+                (connection,) = node.network._host.swarm.get_connections()
                 assert type(connection.muxed_conn) is patches.Muxer
 
     nodes.run(run())
@@ -286,7 +286,7 @@ def test_connections_are_made_of_the_cured_muxer(nodes: "Nodes") -> None:
 def test_only_noise_is_offered(nodes: "Nodes") -> None:
     async def run() -> None:
         async with nodes.started("alice") as (alice,):
-            offered = alice.network._core._swarm.upgrader.security_multistream.transports
+            offered = alice.network._host.swarm.upgrader.security_multistream.transports
             assert list(offered) == ["/noise"]
 
     nodes.run(run())
@@ -295,7 +295,7 @@ def test_only_noise_is_offered(nodes: "Nodes") -> None:
 def test_libp2p_leaves_the_programs_log_alone() -> None:
     program = """
 import logging, asyncio
-from potd.runtime.libp2p_host import Libp2pNetwork
+from potd.runtime.libp2p import Libp2pNetwork
 from potd.runtime.network import NetworkConfig
 async def main():
     nets = [Libp2pNetwork(bytes([n]) * 32, network="c0ffee", topics=(), kinds=(), callbacks=Callbacks(),

@@ -81,7 +81,7 @@ class Node:
     """One node: its network and the witness that it talks to."""
 
     def __init__(self, name: str, config: NetworkConfig) -> None:
-        from potd.runtime.libp2p_host import Libp2pNetwork
+        from potd.runtime.libp2p import Libp2pNetwork
 
         self.witness = Witness(name)
         self.network = Libp2pNetwork(
@@ -135,7 +135,7 @@ class Node:
 
     def subscribers(self) -> int:
         """How many peers we know to listen to the topic."""
-        return len(self.network._core._gossip.peer_topics.get(TOPIC, ()))
+        return len(self.network._host.topics.pubsub.peer_topics.get(TOPIC, ()))
 
     async def until_subscribed(self, count: int) -> None:
         async with asyncio.timeout(10):

@@ -1,0 +1,97 @@
+"""Frames between two nodes: one stream each way, kept open. Knows nothing of what a frame says."""
+
+import logging
+import time
+
+import trio
+from libp2p.abc import INetStream
+from libp2p.custom_types import TProtocol
+
+from potd.runtime.libp2p import patches
+from potd.runtime.libp2p.addresses import id_of
+from potd.runtime.libp2p.backlog import Backlog
+from potd.runtime.libp2p.connections import Connections
+from potd.runtime.libp2p.peers import Peer, Peers
+from potd.runtime.libp2p.streams import BROKEN, LENGTH, WRITE_BYTES, Nonsense, Reader, framed, kept, write
+from potd.runtime.network import FRAME_BYTES_MAX, Framed, NetworkConfig
+
+log = logging.getLogger("potd.network")
+
+
+class Votes:
+    """Our side of `/potd/<network>/votes/1`."""
+
+    def __init__(
+        self, network: str, config: NetworkConfig, peers: Peers, backlog: Backlog, connections: Connections
+    ) -> None:
+        self.protocol = TProtocol(f"/potd/{network}/votes/1")
+        self._config = config
+        self._peers = peers
+        self._backlog = backlog
+        self._connections = connections
+
+    async def write(self, peer: Peer) -> None:
+        """Send what is in the outbox of a peer, until it is gone."""
+        box = peer.outbox
+        stream: INetStream | None = None
+        failures = 0
+        with peer.scope:
+            while True:
+                frames = box.take(WRITE_BYTES)
+                if not frames:
+                    await box.wake.wait()
+                    box.wake = trio.Event()
+                    continue
+                data = b"".join(map(framed, frames))
+                try:
+                    if stream is None:
+                        stream = await self._connections.open_to(peer, self.protocol)
+                    await write(stream, data)
+                except Exception as error:  # BROKEN, or what nobody foresaw: the stream is of no more use
+                    log.debug("votes stream lost: %r", error)
+                    if stream is not None:
+                        await patches.reset(stream)
+                    stream = None
+                    box.give_back(frames, time.monotonic())
+                    failures += 1
+                    self._peers.counts["votes streams lost"] += 1
+                    await trio.sleep(min(0.02 * 2**failures, 2.0))
+                    continue
+                failures = 0
+                peer.frames_out += len(frames)
+                peer.bytes_out += len(data)
+
+    async def on_stream(self, stream: INetStream) -> None:
+        """Hear frames, one after another, as fast as the peer may send."""
+        peer = await self._connections.peer_of(stream)
+        if peer is None:
+            return
+        if peer.votes_in is not None:
+            await patches.reset(peer.votes_in)  # it opened another: the old one is lost to it
+        peer.votes_in = stream
+        reader = Reader(stream)
+        try:
+            async with kept(stream):
+                while True:
+                    await self._backlog.wait_for_room()
+                    frame = reader.framed_already(FRAME_BYTES_MAX)
+                    if frame is None and not reader.begun:
+                        await reader.begin()
+                        continue
+                    if frame is None:
+                        with trio.fail_after(self._config.unfinished_s):
+                            frame = await reader.framed(FRAME_BYTES_MAX)
+                    peer.frames_in += 1
+                    peer.bytes_in += len(frame) + LENGTH.size
+                    self._backlog.put(Framed(peer.key, frame), len(frame))
+                    await self._peers.afford(peer.buckets.frames, 1)
+                    await self._peers.afford(peer.buckets.frame_bytes, len(frame))
+        except Nonsense:
+            self._peers.refuse(id_of(peer.key), "votes", "frame too long")
+        except trio.TooSlowError:
+            self._peers.refuse(id_of(peer.key), "votes", "frame never finished")
+        except BROKEN:
+            pass
+        finally:
+            if peer.votes_in is stream:
+                peer.votes_in = None
