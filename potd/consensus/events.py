@@ -187,7 +187,15 @@ class Accuse:
 
 @dataclass(frozen=True)
 class Ignore:
-    """A message changed nothing; the reason is counted."""
+    """A message came too early or too late to change anything, as honest ones do; the reason is counted."""
+
+    sender: Key
+    reason: str
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A message is false: no honest replica sends it. The reason is counted against the sender."""
 
     sender: Key
     reason: str
@@ -207,4 +215,5 @@ Effect = (
     | Follow
     | Accuse
     | Ignore
+    | Reject
 )

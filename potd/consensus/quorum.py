@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
-from potd.wire.blocks import Certificate
+from potd.wire.blocks import Block, Certificate, batch_digest, header_digest
 from potd.wire.envelope import attests
 from potd.wire.ids import Digest, Key
 
@@ -57,3 +59,32 @@ def certificate_fault(certificate: Certificate, group: Group) -> str:
         if not attests(one, group.network, header):
             return "certificate with a wrong signature"
     return ""
+
+
+def blocks_fault(blocks: Sequence[Block], group: Group) -> str:
+    """Why these blocks of consecutive heights, the last of them certified, prove nothing, or nothing if they do."""
+    certificate = blocks[-1].certificate()
+    if certificate is None:
+        return "blocks that end without a certificate"
+    fault = certificate_fault(certificate, group)
+    if fault:
+        return fault
+    for block, following in pairwise(blocks):
+        if following.header.previous != header_digest(block.header):
+            return "blocks that are not a chain"
+    for block in blocks:
+        if batch_digest(block.batch) != block.header.batch:
+            return "block with another batch than its header names"
+    return ""
+
+
+def certified_runs(blocks: Iterable[Block]) -> list[tuple[Block, ...]]:
+    """Blocks cut behind each certificate; what comes after the last one is left out."""
+    runs: list[tuple[Block, ...]] = []
+    run: list[Block] = []
+    for block in blocks:
+        run.append(block)
+        if block.attestations:
+            runs.append(tuple(run))
+            run = []
+    return runs

@@ -30,6 +30,7 @@ from potd.consensus.events import (
     Persist,
     Proposed,
     Received,
+    Reject,
     Send,
     Settled,
     Suspect,
@@ -137,7 +138,7 @@ class Replica:
 
     def _on_message(self, message: Verified) -> list[Effect]:  # type: ignore[type-arg]  # narrowed by the match below
         if message.sender not in self.group:
-            return [Ignore(message.sender, "not a validator")]
+            return [Reject(message.sender, "not a validator")]
         body = message.body
         match body:
             case PrePrepare():
@@ -157,7 +158,7 @@ class Replica:
             case Refusal():
                 return []  # evidence for the ledger; it moves no vote here
             case _:
-                return [Ignore(message.sender, f"{type(body).__name__} is not for consensus")]
+                return [Reject(message.sender, f"{type(body).__name__} is not for consensus")]
 
     # Normal case [4.2]
 
@@ -192,7 +193,7 @@ class Replica:
     def _on_pre_prepare(self, message: Verified[PrePrepare]) -> list[Effect]:
         body = message.body
         if message.sender != self.group.primary(body.view):
-            return [Ignore(message.sender, "pre-prepare by another than the primary")]
+            return [Reject(message.sender, "pre-prepare by another than the primary")]
         if not self._current(body.view, body.seq):
             return [Ignore(message.sender, "pre-prepare outside the view or the watermarks")]
         ballot = self._log.slot(body.seq).ballot(body.view)
@@ -284,14 +285,14 @@ class Replica:
             return [Ignore(message.sender, "prepare outside the view or the watermarks")]
         primary = self.group.primary(body.view)
         if message.sender == primary:
-            return [Ignore(message.sender, "prepare by the primary")]
+            return [Reject(message.sender, "prepare by the primary")]
         ballot = self._log.slot(body.seq).ballot(body.view)
         if message.sender in ballot.prepares:
             return []
         order = order_in(body, primary)
         known = ballot.order is not None and ballot.order.signed == order.signed
         if not known and not attests(Attestation(primary, body.primary), self.signer.network, order.body):
-            return [Ignore(message.sender, "prepare without the primary's signature")]
+            return [Reject(message.sender, "prepare without the primary's signature")]
         ballot.prepares[message.sender] = message
         if ballot.order is None:  # the order reached us inside a backup's agreement
             ballot.order = order
@@ -508,7 +509,7 @@ class Replica:
             return []  # a replica's newest view change is the one that counts
         fault = view_change_fault(message, self.group, self._window)
         if fault:
-            return [Ignore(message.sender, fault)]
+            return [Reject(message.sender, fault)]
         self._view_changes[message.sender] = message
         effects: list[Effect] = []
         if message.body.certificate:
@@ -549,7 +550,7 @@ class Replica:
             return [Ignore(message.sender, "new view that is past")]
         fault, carried, orders = new_view_fault(message, self.group, self._window)
         if fault:
-            return [Ignore(message.sender, fault)]
+            return [Reject(message.sender, fault)]
         assert carried is not None
         self.view = view
         effects: list[Effect] = [Persist(2**62, message.signed)]

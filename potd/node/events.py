@@ -264,8 +264,15 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Ignore:
+    """An input came too early or too late, as honest ones do; counted by reason."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Refuse:
-    """A peer's input was refused; counted by reason, and the peer may lose its allowance."""
+    """A peer's input is false; counted by reason and against the peer, which may be hung up on."""
 
     peer: Key
     reason: str
@@ -305,6 +312,7 @@ Effect = (
     | Reveal
     | Retain
     | Run
+    | Ignore
     | Refuse
     | Log
     | Tell

@@ -5,16 +5,16 @@ Needs only genesis and certified blocks, and believes neither: every certificate
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from potd.consensus.quorum import Group, certificate_fault
+from potd.consensus.quorum import Group, blocks_fault, certified_runs
 from potd.ledger.apply import execute
 from potd.ledger.entries import Task
 from potd.ledger.state import Ledger, genesis_ledger, supply
 from potd.node.tasks import view_of
 from potd.rounds.plan import assign, in_whole
-from potd.wire.blocks import Block, batch_digest
+from potd.wire.blocks import Block
 from potd.wire.codec import decode
 from potd.wire.genesis import Genesis, genesis_digest
 from potd.wire.ids import AccountId, TaskId
@@ -65,14 +65,9 @@ def replay(genesis: Genesis, blocks: Iterable[Block], task: TaskId, sizes: Seque
     opening = supply(ledger)
     conserved = True
     rounds: list[Round] = []
-    for block in blocks:
-        header = block.certificate.header
-        group = Group(genesis_digest(genesis), tuple(seat.key for seat in ledger.validators()))
-        fault = certificate_fault(block.certificate, group)
-        if not fault and batch_digest(block.batch) != header.batch:
-            fault = "another batch than its header names"
-        if fault:
-            raise ValueError(f"height {header.height}: {fault}")
+    group = Group(genesis_digest(genesis), tuple(seat.key for seat in ledger.validators()))
+    for block in _proved(blocks, group):
+        header = block.header
         before = ledger.task(task)
         executed = execute(ledger, block.batch)
         if executed.header != header:
@@ -87,6 +82,19 @@ def replay(genesis: Genesis, blocks: Iterable[Block], task: TaskId, sizes: Seque
                     parts = _contributions(before, spec, record, sizes)
                     rounds.append(Round(record.round, header.height, counted, parts))
     return History(tuple(rounds), ledger, conserved)
+
+
+def _proved(blocks: Iterable[Block], group: Group) -> Iterator[Block]:
+    """The blocks, once the certificate that vouches for them has been checked."""
+    height = 0
+    for run in certified_runs(blocks):
+        fault = blocks_fault(run, group)
+        if [block.header.height for block in run] != list(range(height + 1, height + 1 + len(run))):
+            fault = "a height is missing"
+        if fault:
+            raise ValueError(f"height {height + 1}: {fault}")
+        yield from run
+        height += len(run)
 
 
 def _contributions(task: Task, spec: TaskSpec, update: Update, sizes: Sequence[int]) -> tuple[Contribution, ...]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from potd.consensus import events as pbft
-from potd.consensus.quorum import Group, certificate_fault
+from potd.consensus.quorum import Group, blocks_fault, certificate_fault, certified_runs
 from potd.consensus.replica import Replica
 from potd.gossip.admit import Ordered, admit_certificate, admit_commitment, admit_frame, admit_operation
 from potd.ledger.accounts import why_not
@@ -63,6 +63,14 @@ class Restored:
     records: tuple[Signed | Prepared | Batch, ...]  # oldest first
     notes: Mapping[str, bytes]
     held: tuple[BlobRef, ...]
+
+
+@dataclass(frozen=True)
+class Judging:
+    """A proposal under judgement, and which of its records, by index, have been found right."""
+
+    judge: pbft.Judge
+    right: set[int]
 
 
 NOTHING_RESTORED = Restored(None, None, (), (), {}, ())
@@ -116,7 +124,7 @@ class Node:
         )
         self._agenda = Agenda()
         self._follower = Follower(GRACE_TICKS if self.replica is not None else 0)
-        self._judging: dict[tuple[int, int], pbft.Judge] = {}
+        self._judging: dict[tuple[int, int], Judging] = {}  # by view and seq
         self._receipts: dict[Digest, str] = {}
         self._unpublished: tuple[Certificate, int] | None = None
         self._trusted = False  # whether our arithmetic has passed its self-test
@@ -322,7 +330,7 @@ class Node:
         if reason:
             if ours:
                 self._receipt(name, reason)
-            return [] if ours else [out.Refuse(message.sender, f"operation: {reason}")]
+            return [] if ours else [out.Ignore(f"operation: {reason}")]
         account = self.ledger.account(message.body.account)
         in_turn = message.body.nonce == (account.nonce if account is not None else 0)
         return self._awaited(operation_key(message.signed)) if in_turn else []
@@ -378,7 +386,7 @@ class Node:
             case pbft.Send(to, message, batch):
                 return [out.Send(to, self._frame(message, batch))]
             case pbft.Judge():
-                self._judging[(effect.view, effect.seq)] = effect
+                self._judging[(effect.view, effect.seq)] = Judging(effect, set())
                 return self._judge_again()
             case pbft.Deliver(_, _, batch):
                 return self._deliver(batch)
@@ -401,7 +409,9 @@ class Node:
                 name = f"evidence/{key.hex()}"
                 text = f"{short(key)} is guilty: {reason}"
                 return [out.Note(name, b"".join(encode(one) for one in evidence)), self._log(text, logging.ERROR)]
-            case pbft.Ignore(sender, reason):
+            case pbft.Ignore(_, reason):
+                return [out.Ignore(reason)]
+            case pbft.Reject(sender, reason):
                 return [out.Refuse(sender, reason)]
             case _:
                 assert_never(effect)
@@ -426,13 +436,14 @@ class Node:
         """Judge what has been proposed, as far as it can be told by now."""
         effects: list[Effect] = []
         for at in sorted(self._judging):
-            judge = self._judging.get(at)
-            if judge is None or self.replica is None:
+            judging = self._judging.get(at)
+            if judging is None or self.replica is None:
                 continue
+            judge = judging.judge
             if judge.seq <= self.height:
                 del self._judging[at]
                 continue
-            verdict, more = self._verdict(judge)
+            verdict, more = self._verdict(judging)
             effects += more
             if verdict is not None:
                 self._judging.pop(at, None)
@@ -440,15 +451,21 @@ class Node:
                 effects += self._from_consensus(self.replica.step(judged))
         return effects
 
-    def _verdict(self, judge: pbft.Judge) -> tuple[str | None, list[Effect]]:
-        """Nothing if every record is right, the reason if one is wrong, None if one cannot be told yet."""
+    def _verdict(self, judging: Judging) -> tuple[str | None, list[Effect]]:
+        """Nothing if every record is right, the reason if one is wrong, None if one cannot be told yet.
+
+        What was found right stays so, and is not gone through again while another record waits for its sum.
+        """
+        judge, right = judging.judge, judging.right
         records = judge.batch.records
         if len(records) > self.parameters.batch_records_max or len(encode(judge.batch)) > BATCH_BYTES_MAX:
             return "a batch over the limits", []
         final = self.height >= judge.seq - 1
         effects: list[Effect] = []
         undecided = False
-        for record in records:
+        for index, record in enumerate(records):
+            if index in right:
+                continue
             match record:
                 case Signed():
                     verdict: str | None = self._operation_fault(record)
@@ -459,7 +476,10 @@ class Node:
                     assert_never(record)
             if verdict:
                 return verdict, effects
-            undecided = undecided or verdict is None
+            if verdict is None:
+                undecided = True
+            else:
+                right.add(index)
         return (None if undecided else ""), effects
 
     def _operation_fault(self, signed: Signed) -> str:
@@ -548,32 +568,36 @@ class Node:
         return self._from_consensus(self.replica.step(pbft.Held(digest, batch)))
 
     def _on_blocks(self, peer: Key, blocks: tuple[Block, ...]) -> list[Effect]:
-        """Certified blocks from a peer: checked one by one, executed as far as they are good."""
+        """Blocks from a peer: executed as far as certificates vouch for them."""
         effects: list[Effect] = []
-        useful = 0
-        for block in blocks:
-            certificate, header = block.certificate, block.certificate.header
-            if header.height <= self.height:
-                continue
-            if header.height != self.height + 1:
+        before = self.height
+        for run in certified_runs(block for block in blocks if block.header.height > before):
+            if [block.header.height for block in run] != list(range(self.height + 1, self.height + 1 + len(run))):
                 break
-            fault = certificate_fault(certificate, self.group)
-            if not fault and batch_digest(block.batch) != header.batch:
-                fault = "block with another batch than its header names"
+            fault = blocks_fault(run, self.group)
             if fault:
                 effects.append(out.Refuse(peer, fault))
                 break
+            effects += self._follow(run)
+        self._follower.answered(peer, self.height - before)
+        if self.height > before:
+            effects.append(self._log(f"followed {self.height - before} certified heights to {self.height}"))
+        return effects
+
+    def _follow(self, run: tuple[Block, ...]) -> list[Effect]:
+        """Execute blocks that have been proved."""
+        effects: list[Effect] = []
+        for block in run:
             effects += self._execute(block.batch)
-            assert self.ledger.header == header, "our state is not the one that the network has certified"
-            useful += 1
-            self.certified = header.height
-            effects.append(out.StoreCertificate(certificate))
-            if self.replica is not None:
-                effects += self._from_consensus(self.replica.followed(certificate))
+            assert self.ledger.header == block.header, "our state is not the one that the network has certified"
+        certificate = run[-1].certificate()
+        assert certificate is not None
+        self.certified = self.height
+        effects.append(out.StoreCertificate(certificate))
+        if self.replica is not None:
+            effects += self._from_consensus(self.replica.followed(certificate))
+        for block in run:
             effects += self._after(block.batch)
-        self._follower.answered(peer, useful)
-        if useful:
-            effects.append(self._log(f"followed {useful} certified heights to {self.height}"))
         return effects
 
     # Rounds

@@ -100,21 +100,20 @@ class Journal:
             raise JournalError(_corrupt(self._path, str(error))) from None
 
     def blocks(self, first: int, bytes_max: int, count_max: int = 4096) -> tuple[Block, ...]:
-        """Certified blocks of consecutive heights from `first`, of at most `bytes_max` together, but one at least."""
+        """Blocks of consecutive heights from `first`, the last one certified, of about `bytes_max` together."""
         found: list[Block] = []
-        total = 0
-        query = "SELECT height, batch, certificate FROM blocks WHERE height >= ? ORDER BY height"
+        total = certified = 0
+        query = "SELECT height, header, batch, certificate FROM blocks WHERE height >= ? ORDER BY height"
         with self._reading, _disk(self._path):
-            for height, batch, certificate in self._reader.execute(query, (first,)):
-                if certificate is None or height != first + len(found):
+            for height, header, batch, certificate in self._reader.execute(query, (first,)):
+                total += len(header) + len(batch) + len(certificate or b"")
+                if height != first + len(found) or len(found) == count_max or (certified and total > bytes_max):
                     break
-                total += len(batch) + len(certificate)
-                if found and total > bytes_max:
-                    break
-                found.append(Block(decode(certificate, Certificate), decode(batch, Batch)))
-                if total >= bytes_max or len(found) == count_max:
-                    break
-        return tuple(found)
+                attestations = decode(certificate, Certificate).attestations if certificate is not None else ()
+                found.append(Block(decode(header, Header), attestations, decode(batch, Batch)))
+                if attestations:
+                    certified = len(found)
+        return tuple(found[:certified])
 
     def batch(self, digest: Digest) -> bytes | None:
         """The encoding of an executed batch."""

@@ -27,6 +27,7 @@ from potd.node.events import (
     Framed,
     Gossiped,
     Hide,
+    Ignore,
     Input,
     JobDone,
     Keep,
@@ -262,6 +263,8 @@ class Pump:
                     self.put(JobDone(Failed(job.job, f"this node has no {kind}")))
                 else:
                     worker.give(job)
+            case Ignore(reason):
+                self._refusals.note(reason)
             case Refuse(peer, reason):
                 self.blame(peer, reason)
             case Log(level, text):

@@ -11,8 +11,8 @@ from potd.wire.ids import Key
 REASONS_MAX = 256  # different ones; a peer may choose its mistakes
 OTHER = "other reasons"
 PEERS_MAX = 4096
-ALLOWED = 2_000  # refusals of one peer at once: honest messages that come late are refused too, and come by the dozen
-FORGIVEN_PER_S = 50
+ALLOWED = 100  # refusals of one peer at once
+FORGIVEN_PER_S = 1
 
 
 class Refusals:
@@ -23,10 +23,14 @@ class Refusals:
         self._clock = clock
         self._buckets: OrderedDict[Key, tuple[float, float]] = OrderedDict()  # how full, and when that was
 
-    def count(self, peer: Key, reason: str) -> bool:
-        """Count one refusal. Returns whether the peer has used up its allowance, and gives it a new one if so."""
+    def note(self, reason: str) -> None:
+        """Count one input that changed nothing and is nobody's fault."""
         known = reason in self.by_reason or len(self.by_reason) < REASONS_MAX
         self.by_reason[reason if known else OTHER] += 1
+
+    def count(self, peer: Key, reason: str) -> bool:
+        """Count one refusal. Returns whether the peer has used up its allowance, and gives it a new one if so."""
+        self.note(reason)
         now = self._clock()
         level, since = self._buckets.pop(peer, (0.0, now))
         level = max(0.0, level - FORGIVEN_PER_S * (now - since)) + 1

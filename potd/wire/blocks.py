@@ -81,7 +81,12 @@ class Certificate:
 @message(54)
 @dataclass(frozen=True)
 class Block:
-    """What a node that was away needs to follow by one height."""
+    """A height and its batch. Without attestations it is vouched for by the next certified header, whose chain of
+    `previous` leads to it."""
 
-    certificate: Certificate
+    header: Header
+    attestations: Annotated[tuple[Attestation, ...], Size(0, VALIDATORS_MAX)]  # a quorum's, by key, or none
     batch: Batch
+
+    def certificate(self) -> Certificate | None:
+        return Certificate(self.header, self.attestations) if self.attestations else None

@@ -35,6 +35,7 @@ from potd.consensus.events import (
     Persist,
     Proposed,
     Received,
+    Reject,
     Send,
     Settled,
     Suspect,
@@ -302,7 +303,7 @@ class Member:
                     self.follow_to = max(self.follow_to, height)
                 case Accuse(key):
                     self.cluster.on_accused(self, key, effect)
-                case Suspect() | Ignore():
+                case Suspect() | Ignore() | Reject():
                     pass
 
     def receive(self, sender: int, thing: Thing) -> None:

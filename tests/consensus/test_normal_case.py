@@ -18,6 +18,7 @@ from potd.consensus.events import (
     Persist,
     Proposed,
     Received,
+    Reject,
     Suspect,
     Ticked,
 )
@@ -111,11 +112,11 @@ def test_an_order_of_another_view_is_ignored() -> None:
 
 def test_an_order_by_a_backup_is_ignored() -> None:
     """4.2"""
-    assert of_kind(replica(1).step(said(2, PrePrepare(0, 1, batch_digest(A)))), Ignore)
+    assert of_kind(replica(1).step(said(2, PrePrepare(0, 1, batch_digest(A)))), Reject)
 
 
 def test_a_stranger_is_ignored() -> None:
-    assert replica(1).step(said(9, Commit(0, 1, batch_digest(A)))) == [Ignore(signer(9).key, "not a validator")]
+    assert replica(1).step(said(9, Commit(0, 1, batch_digest(A)))) == [Reject(signer(9).key, "not a validator")]
 
 
 def test_a_second_batch_for_one_slot_is_proof_of_guilt() -> None:
@@ -144,20 +145,20 @@ def test_an_order_is_learnt_from_a_backups_prepare() -> None:
 def test_a_prepare_without_the_primarys_signature_counts_for_nothing() -> None:
     backup = replica(1)
     forged = Prepare(0, 1, batch_digest(A), signer(2).sign(PrePrepare(0, 1, batch_digest(A))).signature)
-    assert of_kind(backup.step(said(2, forged)), Ignore)
+    assert of_kind(backup.step(said(2, forged)), Reject)
     assert not of_kind(propose(backup, A), Accuse)
 
 
 def test_a_primarys_signature_from_another_network_counts_for_nothing() -> None:
     foreign = signer(0, ELSEWHERE).sign(PrePrepare(0, 1, batch_digest(A))).signature
-    assert of_kind(replica(1).step(said(2, Prepare(0, 1, batch_digest(A), foreign))), Ignore)
+    assert of_kind(replica(1).step(said(2, Prepare(0, 1, batch_digest(A), foreign))), Reject)
 
 
 def test_the_primary_has_no_second_voice_as_a_backup() -> None:
     """4.2: its order is its agreement."""
     backup = replica(1)
     propose(backup, A)
-    assert of_kind(backup.step(Received(agreement(0, A))), Ignore)
+    assert of_kind(backup.step(Received(agreement(0, A))), Reject)
 
 
 def test_a_replica_commits_on_the_agreement_of_a_quorum_and_keeps_the_proof() -> None:

@@ -19,6 +19,7 @@ from potd.consensus.events import (
     Judge,
     Persist,
     Received,
+    Reject,
     Send,
     Suspect,
     Ticked,
@@ -101,7 +102,7 @@ def test_who_has_left_a_view_votes_in_it_no_more() -> None:
 def test_a_view_change_that_proves_what_it_claims_wrongly_counts_for_nothing(wrong: Verified[ViewChange]) -> None:
     """4.4"""
     effects = new_primary(wrong, leave(3))
-    assert of_kind(effects, Ignore)
+    assert of_kind(effects, Reject)
     assert not sent(effects, NewView)
 
 
@@ -206,7 +207,7 @@ QUORUM = [leave(0), leave(1), leave(3, 1, [proof(A)])]
 def test_a_new_view_that_does_not_follow_from_its_view_changes_is_refused(wrong: Verified[NewView]) -> None:
     """4.4: the backup computes O itself."""
     backup = replica(2)
-    assert of_kind(backup.step(Received(wrong)), Ignore)
+    assert of_kind(backup.step(Received(wrong)), Reject)
     assert backup.view == 0
 
 

@@ -53,12 +53,17 @@ def reasons(effects: list[ev.Effect]) -> list[str]:
     return [one.reason for one in effects if isinstance(one, ev.Refuse)]
 
 
+def passed_over(effects: list[ev.Effect]) -> list[str]:
+    """What changed nothing, and is not held against whoever passed it on."""
+    return [one.reason for one in effects if isinstance(one, ev.Ignore)]
+
+
 def lives(node: Node) -> None:
     """It still ticks and still takes what is good."""
     for _ in range(3):
         node.step(ev.Ticked())
     good = PEER.sign(Transfer(account_id(PEER.key), 0, digest("to"), 5, ""))
-    assert reasons(node.step(ev.Gossiped("operations", encode(good)))) == []
+    assert passed_over(node.step(ev.Gossiped("operations", encode(good)))) == []
 
 
 REPORT = Report(TASK, 0, Step.SEAL.value, (Named(TASK, TASK, 1),), (), ())
@@ -137,7 +142,7 @@ def certificate(*signers: Signer, height: int = 1) -> Certificate:
 def test_a_certificate_that_proves_nothing_is_refused(shown: Certificate, reason: str) -> None:
     node = lone_node()
     assert reasons(node.step(ev.Framed(PEER.key, encode(shown)))) == [reason]
-    effects = node.step(ev.BlocksFetched(PEER.key, (Block(shown, NULL),)))
+    effects = node.step(ev.BlocksFetched(PEER.key, (Block(shown.header, shown.attestations, NULL),)))
     assert reasons(effects) == [reason]
     assert node.height == 0
 
@@ -146,10 +151,10 @@ def test_a_block_with_another_batch_is_refused() -> None:
     node = lone_node()
     good = certificate(PEER, THIRD, FOURTH)
     other = Batch((PEER.sign(Transfer(account_id(PEER.key), 0, digest("to"), 5, "")),))
-    effects = node.step(ev.BlocksFetched(PEER.key, (Block(good, other),)))
+    effects = node.step(ev.BlocksFetched(PEER.key, (Block(good.header, good.attestations, other),)))
     assert reasons(effects) == ["block with another batch than its header names"]
     assert node.height == 0
-    node.step(ev.BlocksFetched(PEER.key, (Block(good, NULL),)))
+    node.step(ev.BlocksFetched(PEER.key, (Block(good.header, good.attestations, NULL),)))
     assert (node.height, node.certified) == (1, 1)
     lives(node)
 
@@ -157,10 +162,14 @@ def test_a_block_with_another_batch_is_refused() -> None:
 def test_blocks_out_of_order_or_known_already_change_nothing() -> None:
     node = lone_node()
     good, far = certificate(PEER, THIRD, FOURTH), certificate(PEER, THIRD, FOURTH, height=7)
-    node.step(ev.BlocksFetched(PEER.key, (Block(far, NULL), Block(good, NULL))))
+    node.step(
+        ev.BlocksFetched(
+            PEER.key, (Block(far.header, far.attestations, NULL), Block(good.header, good.attestations, NULL))
+        )
+    )
     assert node.height == 0
     for _ in range(2):
-        node.step(ev.BlocksFetched(PEER.key, (Block(good, NULL),)))
+        node.step(ev.BlocksFetched(PEER.key, (Block(good.header, good.attestations, NULL),)))
     assert node.height == 1
     lives(node)
 
@@ -197,7 +206,7 @@ def test_answers_to_nobodys_questions_change_nothing() -> None:
     ],
 )
 def test_an_operation_that_can_never_be_executed_is_refused(operation: Signed, reason: str) -> None:
-    (said,) = reasons(lone_node().step(ev.Gossiped("operations", encode(operation))))
+    (said,) = passed_over(lone_node().step(ev.Gossiped("operations", encode(operation))))
     assert reason in said
 
 
@@ -206,10 +215,10 @@ def test_who_floods_with_operations_of_one_account_fills_that_accounts_places_on
     refused: list[str] = []
     for nonce in range(200):
         operation = PEER.sign(Enrol(account_id(PEER.key), nonce, TASK, 1))
-        refused += reasons(node.step(ev.Gossiped("operations", encode(operation))))
+        refused += passed_over(node.step(ev.Gossiped("operations", encode(operation))))
     assert len(refused) == 200 - 65
     own = THIRD.sign(Transfer(account_id(THIRD.key), 0, digest("to"), 5, ""))
-    assert reasons(node.step(ev.Gossiped("operations", encode(own)))) == []
+    assert passed_over(node.step(ev.Gossiped("operations", encode(own)))) == []
 
 
 @settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -270,3 +279,25 @@ def test_a_self_test_that_fails_keeps_a_validator_from_vouching_for_sums(tmp_pat
         envelope = decode(data, Signed, Proposal, Certificate)
         if isinstance(envelope, Proposal):
             assert not any(isinstance(one, Update) for one in envelope.batch.records)
+
+
+def test_a_height_that_nobody_certified_is_vouched_for_by_the_next_one_that_is() -> None:
+    ledger = genesis_ledger(GENESIS)
+    blocks: list[Block] = []
+    for _ in range(2):
+        executed = execute(ledger, NULL)
+        ledger = executed.ledger
+        signatures = sorted((one.key, one.sign(executed.header).signature) for one in (PEER, THIRD, FOURTH))
+        attested = tuple(Attestation(key, signature) for key, signature in signatures)
+        blocks.append(Block(executed.header, attested, NULL))
+    bare, second = replace(blocks[0], attestations=()), blocks[1]
+    node = lone_node()
+    node.step(ev.BlocksFetched(PEER.key, (bare,)))
+    assert node.height == 0
+    node.step(ev.BlocksFetched(PEER.key, (bare, second)))
+    assert (node.height, node.certified) == (2, 2)
+    lives(node)
+    other = lone_node()
+    strange = replace(bare, header=replace(bare.header, state=TASK))
+    assert reasons(other.step(ev.BlocksFetched(PEER.key, (strange, second)))) == ["blocks that are not a chain"]
+    assert other.height == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from potd.ledger.entries import Phase
 from potd.node import events as ev
@@ -139,6 +140,14 @@ def test_rounds_without_enough_miners_lapse_unpaid_until_the_task_sleeps_and_an_
     world.agree()
     world.check()
     same_everywhere(world)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7])
+def test_a_group_of_any_size_trains(tmp_path: Path, size: int) -> None:
+    world = World(tmp_path, size=size, seed=size)
+    done(world, world.submit(rounds=5, miners_min=1))
+    same_everywhere(world)
+    assert world.task(world.keys[0]).counted_rounds == 5
 
 
 def test_two_tasks_are_trained_at_once(tmp_path: Path) -> None:

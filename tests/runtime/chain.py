@@ -29,4 +29,4 @@ def certificate(height: int) -> Certificate:
 
 
 def block(height: int) -> Block:
-    return Block(certificate(height), batch(height))
+    return Block(header(height), certificate(height).attestations, batch(height))

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,13 +81,15 @@ def test_blocks_are_served_as_far_as_they_are_certified_and_fit(tmp_path: Path) 
             journal.commit([Store(header(height), batch(height), ())])
             if height != 5:
                 journal.commit([StoreCertificate(certificate(height))])
-        size = len(encode(certificate(1))) + len(encode(batch(1)))
-        everything = tuple(block(height) for height in (1, 2, 3, 4))
+        size = sum(len(encode(one)) for one in (header(1), certificate(1), batch(1)))
+        bare = replace(block(5), attestations=())
+        everything = (*(block(height) for height in (1, 2, 3, 4)), bare, block(6))
         assert journal.blocks(1, 10**6) == everything
         assert journal.blocks(3, 10**6) == everything[2:]
         assert journal.blocks(1, 2 * size) == everything[:2]
         assert journal.blocks(1, 1) == everything[:1], "a block larger than the limit can be had too"
-        assert journal.blocks(5, 10**6) == ()
+        assert journal.blocks(5, 1) == (bare, block(6)), "a height that nobody certified goes with the next that is"
+        journal.commit([Store(header(7), batch(7), ())])
         assert journal.blocks(7, 10**6) == ()
         assert journal.batch(batch_digest(batch(5))) == encode(batch(5))
         assert journal.batch(bytes(32)) is None
@@ -173,6 +176,7 @@ def test_a_full_disk_is_an_os_error_that_names_the_file(tmp_path: Path) -> None:
 def test_what_commit_returned_from_survives_kill_9(tmp_path: Path) -> None:
     script = """
 import os, signal, sys
+from dataclasses import replace
 from pathlib import Path
 from potd.node.events import Note
 from potd.runtime.journal import open_journal
