@@ -15,7 +15,7 @@ from potd.wire.rounds import Commitment, Draft, Report
 GOSSIP_BYTES_MAX = 64 * 1024
 
 Vote = PrePrepare | Prepare | Commit | Header | ViewChange | NewView | Refusal | Status
-Said = Vote | Report | Draft | Commitment
+Said = Vote | Report | Draft | Commitment | Operation
 _SAID = (
     PrePrepare,
     Prepare,
@@ -28,6 +28,7 @@ _SAID = (
     Report,
     Draft,
     Commitment,
+    *OPERATIONS,
 )
 _ENVELOPES: tuple[type[Signed] | type[Proposal] | type[Certificate], ...] = (Signed, Proposal, Certificate)
 

@@ -33,11 +33,11 @@ from potd.wire.consensus import Prepared, Proposal
 from potd.wire.envelope import Signed, Signer, Verified, verify
 from potd.wire.genesis import Genesis, Parameters, genesis_digest
 from potd.wire.ids import NO_BLOB, AccountId, BlobRef, Digest, Key, TaskId, account_id, short
-from potd.wire.operations import OPERATIONS, Enrol, Operation
+from potd.wire.operations import OPERATIONS, Enrol, Leave, Operation, Submit, Transfer
 from potd.wire.rounds import Commitment, Draft, Evaluation, Report, Seal, Update
 
 RECEIPTS_MAX = 4096  # of operations, kept for whoever waits for one
-REPUBLISH_TICKS = 40  # an own operation that is not executed yet is said again
+REPUBLISH_TICKS = 40  # an operation that is not executed yet is said again, or forwarded to the primary
 CERTIFICATE_TICKS = 20  # how long a backup leaves it to the primary to gossip a certificate
 IN_FLIGHT_MAX = 4  # sequence numbers given out at once: enough to overlap agreement with agreement
 
@@ -230,9 +230,7 @@ class Node:
         peer = self._follower.tick(self.height)
         if peer is not None:
             effects.append(out.FetchBlocks(peer, self.height + 1))
-        for _, waiting in sorted(self._agenda.operations.items()):
-            if waiting.ours and (self._ticks - waiting.since) % REPUBLISH_TICKS == REPUBLISH_TICKS - 1:
-                effects.append(out.Publish("operations", encode(waiting.message.signed)))
+        effects += self._operations_again()
         if self._unpublished is not None and self._ticks - self._unpublished[1] >= CERTIFICATE_TICKS:
             effects.append(out.Publish("certificates", encode(self._unpublished[0])))
             self._unpublished = None
@@ -270,6 +268,8 @@ class Node:
                 return self._rounds_said(peer, self._desks.reported(message))
             case Draft():
                 return self._rounds_said(peer, self._desks.drafted(message))
+            case Transfer() | Submit() | Enrol() | Leave():
+                return self._on_operation(message, ours=False)
             case _:
                 if self.replica is None:
                     return []
@@ -334,6 +334,19 @@ class Node:
         account = self.ledger.account(message.body.account)
         in_turn = message.body.nonce == (account.nonce if account is not None else 0)
         return self._awaited(operation_key(message.signed)) if in_turn else []
+
+    def _operations_again(self) -> list[Effect]:
+        """Say our own operations again; forward what waits too long to the primary, who may not have heard it. [4.4]"""
+        effects: list[Effect] = []
+        for _, waiting in sorted(self._agenda.operations.items()):
+            if (self._ticks - waiting.since) % REPUBLISH_TICKS != REPUBLISH_TICKS - 1:
+                continue
+            data = encode(waiting.message.signed)
+            if waiting.ours:
+                effects.append(out.Publish("operations", data))
+            if self.replica is not None and self.replica.active and not self.replica.is_primary:
+                effects.append(out.Send(self.replica.primary, data))
+        return effects
 
     def _awaited(self, key: str) -> list[Effect]:
         return self._from_consensus(self.replica.step(pbft.Awaited(key))) if self.replica is not None else []

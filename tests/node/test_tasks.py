@@ -10,8 +10,10 @@ import pytest
 from potd.ledger.entries import Phase
 from potd.node import events as ev
 from potd.wire.blobs import read_blob
-from potd.wire.ids import Key, TaskId, account_id
+from potd.wire.blocks import record_digest
+from potd.wire.ids import Key, TaskId, account_id, digest
 from potd.wire.jobs import Train
+from potd.wire.operations import Transfer
 from tests.node.world import World
 
 
@@ -186,3 +188,18 @@ def test_a_node_that_cannot_be_heard_enrols_once_however_long_it_takes(tmp_path:
     world.agree()
     world.check()
     assert world.task(deaf).miner(account_id(deaf)) is not None
+
+
+def test_an_operation_that_the_primary_has_not_heard_is_forwarded_to_it(tmp_path: Path) -> None:
+    """Castro & Liskov 1999, 4.4: else a backup that alone has heard it would give up a primary that is not at fault."""
+    world = World(tmp_path, seed=21)
+    backup, primary = world.keys[1], world.keys[0]
+    world.tamper = lambda key, effect: None if isinstance(effect, ev.Publish) and key == backup else effect
+    node = world.members[backup].node
+    assert node is not None
+    operation = Transfer(node.account, node.next_nonce(), digest("somebody"), 5, "")
+    signed = world.members[backup].signer.sign(operation)
+    world.input(backup, ev.OperationAsked(signed))
+    world.run(lambda: node.receipt(record_digest(signed)) == "", 200)
+    assert node.replica is not None
+    assert (node.replica.view, node.replica.primary) == (0, primary)

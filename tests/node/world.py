@@ -143,8 +143,8 @@ class World:
         for other in self.keys:
             if other != key and self.members[other].node is not None:
                 self._later(1, lambda other=other: self._meet(key, other))  # type: ignore[misc]  # binds the loop's value
-        self._later(2, lambda: self._input(key, ev.WorkerReady("arithmetic", "cpu", GOLDEN), life))
-        self._later(3, lambda: self._input(key, ev.WorkerReady("trainer", "cpu", bytes(32)), life))
+        self._later(2, lambda: self.input(key, ev.WorkerReady("arithmetic", "cpu", GOLDEN), life))
+        self._later(3, lambda: self.input(key, ev.WorkerReady("trainer", "cpu", bytes(32)), life))
         self._later(1, lambda: self._tick(key, life))
 
     def stop(self, key: Key) -> None:
@@ -152,7 +152,7 @@ class World:
         self.members[key].node = None
         for other in self.keys:
             if other != key:
-                self._input(other, ev.PeerDown(key))
+                self.input(other, ev.PeerDown(key))
 
     def node(self, key: Key) -> Node:
         """A node that runs."""
@@ -175,11 +175,11 @@ class World:
         for mine, theirs in ((one, other), (other, one)):
             node = self.members[theirs].node
             if node is not None:
-                self._input(mine, ev.PeerUp(theirs, node.height))
+                self.input(mine, ev.PeerUp(theirs, node.height))
 
     def _tick(self, key: Key, life: int) -> None:
         if self.members[key].node is not None and self.members[key].life == life:
-            self._input(key, ev.Ticked(), life)
+            self.input(key, ev.Ticked(), life)
             self._later(1, lambda: self._tick(key, life))
 
     # Time
@@ -232,9 +232,9 @@ class World:
 
     def tell(self, key: Key, event: ev.Input, ticks: int = 0) -> None:
         """Give a node an input from outside this world, now or later."""
-        self._later(ticks, lambda: self._input(key, event))
+        self._later(ticks, lambda: self.input(key, event))
 
-    def _input(self, key: Key, event: ev.Input, life: int | None = None) -> None:
+    def input(self, key: Key, event: ev.Input, life: int | None = None) -> None:
         member = self.members[key]
         if member.node is None or (life is not None and member.life != life):
             return
@@ -276,12 +276,12 @@ class World:
             case ev.Send(to, data):
                 member.sent.append(data)
                 if (key, to) not in self.cut:
-                    self._later(self._delay(), lambda: self._input(to, ev.Framed(key, data)))
+                    self._later(self._delay(), lambda: self.input(to, ev.Framed(key, data)))
             case ev.Publish(topic, data):
                 member.sent.append(data)
                 for other in self.keys:
                     if other != key and (key, other) not in self.cut:
-                        self._later(self._delay(), lambda other=other: self._input(other, ev.Gossiped(topic, data)))  # type: ignore[misc]  # binds the loop's value
+                        self._later(self._delay(), lambda other=other: self.input(other, ev.Gossiped(topic, data)))  # type: ignore[misc]  # binds the loop's value
             case ev.Fetch(ref, _):
                 member.wanted.add(ref)
                 self._later(1, lambda: self._fetch(key, ref, life, ev.Fetched(ref)))
@@ -340,7 +340,7 @@ class World:
             return
         member.disk.held.add(ref)
         member.wanted.discard(ref)
-        self._input(key, answer, life)
+        self.input(key, answer, life)
 
     def _read(self, key: Key, ref: BlobRef, life: int) -> None:
         if self._holder(key, ref):
@@ -353,7 +353,7 @@ class World:
             node = self.members[peer].node
             batch = node.batch(name) if node is not None and self._linked(peer, key) else None
             if batch is not None:
-                self._input(key, ev.BatchFetched(name, encode(batch)), life)
+                self.input(key, ev.BatchFetched(name, encode(batch)), life)
                 return
 
     def _fetch_blocks(self, key: Key, peer: Key, first: int, life: int) -> None:
@@ -365,7 +365,7 @@ class World:
             certificate = disk.certificates.get(first)
             blocks.append(Block(header, certificate.attestations if certificate is not None else (), batch))
             first += 1
-        self._input(key, ev.BlocksFetched(peer, tuple(blocks)), life)
+        self.input(key, ev.BlocksFetched(peer, tuple(blocks)), life)
 
     # Workers
 
@@ -385,7 +385,7 @@ class World:
             ref = getattr(done, name, None)
             if isinstance(ref, BlobRef) and ref.size:
                 member.disk.held.add(ref)
-        self._input(key, ev.JobDone(done), life)
+        self.input(key, ev.JobDone(done), life)
 
     def _add_up(self, job: Aggregate | Apply, member: Member) -> Answer:
         known = replace(job, job=0)
@@ -440,7 +440,7 @@ class World:
         spec = TaskSpec(**(values | changes))  # type: ignore[arg-type]  # the values above, some of them replaced
         signed = first.signer.sign(Submit(node.account, node.next_nonce(), spec, 10**9))
         count = len(node.ledger.task_ids())
-        self._input(self.keys[0], ev.OperationAsked(signed))
+        self.input(self.keys[0], ev.OperationAsked(signed))
         self.run(lambda: len(node.ledger.task_ids()) > count, 100)
         return node.ledger.task_ids()[-1]
 
