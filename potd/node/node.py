@@ -21,20 +21,22 @@ from potd.ledger.apply import execute
 from potd.ledger.state import Ledger, genesis_ledger
 from potd.node import events as out
 from potd.node.agenda import Agenda, operation_key
+from potd.node.court import Court
 from potd.node.events import Effect, Input
 from potd.node.follow import GRACE_TICKS, Follower
 from potd.node.tasks import Desks
 from potd.rounds import events as rounds
 from potd.rounds.keeper import Desk
+from potd.rounds.part import Roles
 from potd.rounds.tally import Electorate
-from potd.wire.blocks import BATCH_BYTES_MAX, Batch, Block, Certificate, Header, batch_digest, record_digest
+from potd.wire.blocks import Batch, Block, Certificate, Header, batch_digest, record_digest
 from potd.wire.codec import Malformed, decode, encode
 from potd.wire.consensus import Prepared, Proposal
 from potd.wire.envelope import Signed, Signer, Verified, verify
 from potd.wire.genesis import Genesis, Parameters, genesis_digest
 from potd.wire.ids import NO_BLOB, AccountId, BlobRef, Digest, Key, TaskId, account_id, short
 from potd.wire.operations import OPERATIONS, Enrol, Leave, Operation, Submit, Transfer
-from potd.wire.rounds import Commitment, Draft, Evaluation, Report, Seal, Update
+from potd.wire.rounds import Commitment, Draft, Report, Update
 
 RECEIPTS_MAX = 4096  # of operations, kept for whoever waits for one
 REPUBLISH_TICKS = 40  # an operation that is not executed yet is said again, or forwarded to the primary
@@ -63,14 +65,6 @@ class Restored:
     records: tuple[Signed | Prepared | Batch, ...]  # oldest first
     notes: Mapping[str, bytes]
     held: tuple[BlobRef, ...]
-
-
-@dataclass(frozen=True)
-class Judging:
-    """A proposal under judgement, and which of its records, by index, have been found right."""
-
-    judge: pbft.Judge
-    right: set[int]
 
 
 NOTHING_RESTORED = Restored(None, None, (), (), {}, ())
@@ -111,20 +105,20 @@ class Node:
             self.replica.restore(restored.header, restored.certificate, restored.records)
         self._held: set[BlobRef] = set(restored.held)
         electorate = Electorate(self.network, keys, self.group.quorum, self.group.some_honest)
-        self._desks = Desks(
+        roles = Roles(
             signer,
             self.account,
             electorate,
-            Desk(self._held, itertools.count(1)),
             validator=self.replica is not None,
             miner=settings.miner,
             trainer=settings.trainer,
-            parameters=self.parameters,
-            notes=dict(restored.notes),
+            reveal_ticks=self.parameters.reveal_ticks,
+            work_ticks_max=self.parameters.work_ticks_max,
         )
+        self._desks = Desks(roles, Desk(self._held, itertools.count(1)), dict(restored.notes))
         self._agenda = Agenda()
         self._follower = Follower(GRACE_TICKS if self.replica is not None else 0)
-        self._judging: dict[tuple[int, int], Judging] = {}  # by view and seq
+        self._court = Court(self.network, self.parameters, self._desks, self._agenda)
         self._receipts: dict[Digest, str] = {}
         self._unpublished: tuple[Certificate, int] | None = None
         self._trusted = False  # whether our arithmetic has passed its self-test
@@ -399,7 +393,7 @@ class Node:
             case pbft.Send(to, message, batch):
                 return [out.Send(to, self._frame(message, batch))]
             case pbft.Judge():
-                self._judging[(effect.view, effect.seq)] = Judging(effect, set())
+                self._court.open(effect)
                 return self._judge_again()
             case pbft.Deliver(_, _, batch):
                 return self._deliver(batch)
@@ -410,7 +404,7 @@ class Node:
                 text = f"entered view {view}: primary {short(primary)}, {reason}"
                 return [self._log(text), *self._from_rounds(self._desks.entered(view, primary))]
             case pbft.Suspect(view, primary, reason):
-                self._judging.clear()
+                self._court.close_all()
                 text = f"gave up view {view} of primary {short(primary)}: {reason}"
                 return [self._log(text, logging.WARNING), *self._from_rounds(self._desks.entered(view, None))]
             case pbft.FetchBatch(digest):
@@ -447,62 +441,13 @@ class Node:
 
     def _judge_again(self) -> list[Effect]:
         """Judge what has been proposed, as far as it can be told by now."""
-        effects: list[Effect] = []
-        for at in sorted(self._judging):
-            judging = self._judging.get(at)
-            if judging is None or self.replica is None:
-                continue
-            judge = judging.judge
-            if judge.seq <= self.height:
-                del self._judging[at]
-                continue
-            verdict, more = self._verdict(judging)
-            effects += more
-            if verdict is not None:
-                self._judging.pop(at, None)
-                judged = pbft.Judged(judge.view, judge.seq, judge.digest, verdict)
-                effects += self._from_consensus(self.replica.step(judged))
+        if self.replica is None:
+            return []
+        more, judged = self._court.sit(self.height, self._trusted)
+        effects = self._from_rounds(more)
+        for one in judged:
+            effects += self._from_consensus(self.replica.step(one))
         return effects
-
-    def _verdict(self, judging: Judging) -> tuple[str | None, list[Effect]]:
-        """Nothing if every record is right, the reason if one is wrong, None if one cannot be told yet.
-
-        What was found right stays so, and is not gone through again while another record waits for its sum.
-        """
-        judge, right = judging.judge, judging.right
-        records = judge.batch.records
-        if len(records) > self.parameters.batch_records_max or len(encode(judge.batch)) > BATCH_BYTES_MAX:
-            return "a batch over the limits", []
-        final = self.height >= judge.seq - 1
-        effects: list[Effect] = []
-        undecided = False
-        for index, record in enumerate(records):
-            if index in right:
-                continue
-            match record:
-                case Signed():
-                    verdict: str | None = self._operation_fault(record)
-                case Seal() | Update() | Evaluation():
-                    verdict, more = self._desks.judge(record, final, self._trusted)
-                    effects += self._from_rounds(more)
-                case _:
-                    assert_never(record)
-            if verdict:
-                return verdict, effects
-            if verdict is None:
-                undecided = True
-            else:
-                right.add(index)
-        return (None if undecided else ""), effects
-
-    def _operation_fault(self, signed: Signed) -> str:
-        if record_digest(signed) in self._agenda.operations:
-            return ""
-        try:
-            verify(signed, self.network, *OPERATIONS)
-        except Malformed as error:
-            return f"an operation: {error}"
-        return ""
 
     # Execution
 
@@ -658,6 +603,8 @@ class Node:
                 return self._awaited(key)
             case rounds.Settle(key):
                 return self._settled(key)
+            case rounds.Ignore(reason):
+                return [out.Ignore(reason)]
             case rounds.Told(kind, values):
                 return [out.Tell(kind, task, values)]
             case _:

@@ -1,25 +1,21 @@
-"""The tasks that this node has a part in: a keeper, a miner and a validator each, fed from the ledger's state."""
+"""The tasks that this node has a part in, by name: opened, fed and closed as the ledger's state moves."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from potd.ledger.entries import Phase as LedgerPhase
 from potd.ledger.entries import Task
 from potd.ledger.entries import Window as LedgerWindow
-from potd.rounds.events import Effect, Opened, Phase, Read, Seat, Told, View
-from potd.rounds.keeper import Desk, Keeper
-from potd.rounds.miner import Miner, commitment_note
+from potd.rounds.events import Effect, Opened, Phase, Seat, Told, View
+from potd.rounds.keeper import Desk
+from potd.rounds.part import Part, Roles
 from potd.rounds.plan import Window
-from potd.rounds.tally import Electorate
-from potd.rounds.validator import Validator, draft_note, report_note
 from potd.wire.codec import Malformed, decode
-from potd.wire.envelope import Signer, Verified
-from potd.wire.genesis import Parameters
-from potd.wire.ids import NO_BLOB, AccountId, BlobRef, Key, TaskId
+from potd.wire.envelope import Verified
+from potd.wire.ids import NO_BLOB, BlobRef, Key, TaskId
 from potd.wire.jobs import Aggregated, Answer, Applied, Trained
-from potd.wire.rounds import Commitment, Draft, Evaluation, Report, Seal, Step, Update
+from potd.wire.rounds import Commitment, Draft, Evaluation, Report, Seal, Update
 from potd.wire.tasks import Manifest, TaskSpec
 
 Marked = tuple[TaskId, Effect]
@@ -28,46 +24,15 @@ ENROL_TICKS = 40  # between two attempts to enrol for one task
 WAKE_TICKS = 400  # between two attempts to wake a task that has fallen asleep
 
 
-@dataclass
-class Part:
-    """Our part in one task."""
-
-    view: View
-    keeper: Keeper
-    miner: Miner | None
-    validator: Validator | None
-    changed_height: int  # at which the view last moved
-    loss_micro: int
-    opened: Opened | None = None
-    trouble: str = ""
-
-
 class Desks:
-    """By task. Only tasks that are open, or done and not yet scored, have a part here."""
+    """Only tasks that are open, or done and not yet scored, have a part here."""
 
-    def __init__(
-        self,
-        signer: Signer,
-        account: AccountId,
-        electorate: Electorate,
-        desk: Desk,
-        *,
-        validator: bool,
-        miner: bool,
-        trainer: bool,
-        parameters: Parameters,
-        notes: dict[str, bytes],
-    ) -> None:
-        self._signer = signer
-        self._account = account
-        self._electorate = electorate
+    def __init__(self, roles: Roles, desk: Desk, notes: dict[str, bytes]) -> None:
+        self._roles = roles
         self._desk = desk
-        self._validator = validator
-        self._miner = miner
-        self._trainer = trainer
-        self._parameters = parameters
         self._notes = notes
         self._lead: tuple[int, Key | None] = (0, None)
+        self._moved: dict[TaskId, int] = {}  # the height at which a task's view last moved
         self.parts: dict[TaskId, Part] = {}
 
     # From the ledger
@@ -75,67 +40,29 @@ class Desks:
     def changed(self, task: Task, spec: TaskSpec | None, height: int) -> list[Marked]:
         """The state of a task after a height; nothing happens unless it has moved."""
         assert spec is not None
-        if not (self._validator or self._miner):
+        if not (self._roles.validator or self._roles.miner):
             return []
         view = view_of(task, spec)
         part = self.parts.get(task.id)
         if part is None:
             if view.phase == Phase.DONE and (view.evaluated >= view.round or spec.evaluate_every == 0):
                 return []
-            return self._open(view, height, task.loss_micro)
+            part = Part(self._roles, self._desk, task.id, self._notes)
+            self.parts[task.id], self._moved[task.id] = part, height
+            return self._mark(task.id, [*part.start(view, self._lead), _told(view, task.loss_micro)])
         if part.view == view:
             return []
-        part.view, part.changed_height, part.loss_micro = view, height, task.loss_micro
-        if view.phase == Phase.DONE and (view.evaluated >= view.round or spec.evaluate_every == 0):
-            effects = self._tell(part)
-            del self.parts[task.id]
-            return effects
-        return self._tell(part)
+        self._moved[task.id] = height
+        effects = self._mark(task.id, [*part.on_changed(view), _told(view, task.loss_micro)])
+        return effects + self._close(task.id)
 
-    def _open(self, view: View, height: int, loss_micro: int) -> list[Marked]:
-        keeper = Keeper(self._desk, self._electorate.keys)
-        miner = None
-        if self._miner:
-            noted = self._notes.get(commitment_note(view.task), b"")
-            miner = Miner(self._signer, self._account, self._desk, keeper, self._electorate.keys, noted)
-        validator = None
-        if self._validator:
-            reports = {step: self._notes.get(report_note(view.task, step), b"") for step in Step}
-            validator = Validator(
-                self._signer,
-                self._electorate,
-                self._desk,
-                keeper,
-                reveal_ticks=self._parameters.reveal_ticks,
-                work_ticks_max=self._parameters.work_ticks_max,
-                trainer=self._trainer,
-                noted={step: data for step, data in reports.items() if data},
-                drafted=self._notes.get(draft_note(view.task), b""),
-            )
-        part = Part(view, keeper, miner, validator, height, loss_micro)
-        self.parts[view.task] = part
-        effects: list[Marked] = [(view.task, Read(view.spec.manifest))]
-        if miner is not None:
-            effects += self._mark(view.task, miner.start())
-        if validator is not None:
-            effects += self._mark(view.task, validator.on_entered(*self._lead))
-        return effects + self._tell(part)
-
-    def _tell(self, part: Part) -> list[Marked]:
-        """Keeper first: whether the model is held decides what the others may do."""
-        view = part.view
-        effects: list[Effect] = list(part.keeper.on_changed(view))
-        if part.miner is not None:
-            effects += part.miner.on_changed(view)
-        if part.validator is not None:
-            effects += part.validator.on_changed(view)
-        values: tuple[tuple[str, int | str], ...] = (
-            ("phase", view.phase.name.lower()),
-            ("round", view.round),
-            ("loss_micro", part.loss_micro),
-            ("model", view.model.root.hex()),
-        )
-        return self._mark(view.task, [*effects, Told("moved", values)])
+    def _close(self, task: TaskId) -> list[Marked]:
+        """Give up a part of which nothing more can come."""
+        part = self.parts[task]
+        if not part.over():
+            return []
+        del self.parts[task], self._moved[task]
+        return self._mark(task, part.close())
 
     # From outside
 
@@ -143,39 +70,17 @@ class Desks:
         """A manifest has come."""
         effects: list[Marked] = []
         for task, part in sorted(self.parts.items()):
-            if part.view.spec.manifest != ref or part.opened is not None:
+            if part.view is None or part.view.spec.manifest != ref or part.opened is not None:
                 continue
-            try:
-                manifest = decode(data, Manifest)
-            except Malformed as error:
-                part.trouble = f"its manifest is {error}"
-                effects.append((task, Told("manifest refused", (("reason", part.trouble),))))
-                continue
-            if sum(shard.samples for shard in manifest.training) != part.view.spec.samples:
-                part.trouble = "its manifest has another number of samples than the task says"
-                effects.append((task, Told("manifest refused", (("reason", part.trouble),))))
-                continue
-            part.opened = Opened(
-                tuple(shard.blob for shard in manifest.training),
-                tuple(shard.samples for shard in manifest.training),
-                tuple(shard.blob for shard in manifest.held_out),
-            )
-            if part.miner is not None:
-                effects += self._mark(task, part.miner.on_opened(part.opened))
-            if part.validator is not None:
-                effects += self._mark(task, part.validator.on_opened(part.opened))
+            opened = _opened(data, part.view.spec)
+            if isinstance(opened, Opened):
+                effects += self._mark(task, part.on_opened(opened)) + self._close(task)
+            else:
+                effects.append((task, Told("manifest refused", (("reason", opened),))))
         return effects
 
     def fetched(self, ref: BlobRef) -> list[Marked]:
-        return self._each(lambda part: self._on_fetched(part, ref))
-
-    def _on_fetched(self, part: Part, ref: BlobRef) -> list[Effect]:
-        effects = part.keeper.advance()
-        if part.miner is not None:
-            effects += part.miner.advance()
-        if part.validator is not None:
-            effects += part.validator.on_fetched(ref)
-        return effects
+        return self._each(lambda part: part.on_fetched(ref))
 
     def produced(self, answer: Answer) -> tuple[BlobRef, ...]:
         """The blobs that a worker's answer says it has written."""
@@ -191,67 +96,48 @@ class Desks:
         return tuple(ref for ref in refs if ref != NO_BLOB)
 
     def answered(self, answer: Answer) -> list[Marked]:
-        return self._each(lambda part: self._on_answer(part, answer))
-
-    def _on_answer(self, part: Part, answer: Answer) -> list[Effect]:
-        effects = part.keeper.on_answer(answer)
-        if part.miner is not None:
-            effects += part.miner.on_answer(answer) + part.miner.advance()
-        if part.validator is not None:
-            effects += part.validator.on_answer(answer) + part.validator.advance()
-        return effects
+        return self._each(lambda part: part.on_answer(answer))
 
     def heard(self, message: Verified[Commitment]) -> tuple[list[Marked], str]:
-        part = self.parts.get(message.body.task)
-        if part is None or part.validator is None:
-            return [], ""
-        effects, reason = part.validator.on_heard(message)
-        return self._mark(message.body.task, effects), reason
+        """A miner's word, and why it is refused if it is false; likewise below."""
+        return self._said(message.body.task, lambda part: part.on_heard(message))
 
     def reported(self, message: Verified[Report]) -> tuple[list[Marked], str]:
-        part = self.parts.get(message.body.task)
-        if part is None or part.validator is None:
-            return [], ""
-        effects, reason = part.validator.on_report(message)
-        return self._mark(message.body.task, effects), reason
+        return self._said(message.body.task, lambda part: part.on_report(message))
 
     def drafted(self, message: Verified[Draft]) -> tuple[list[Marked], str]:
-        part = self.parts.get(message.body.task)
-        if part is None or part.validator is None:
+        return self._said(message.body.task, lambda part: part.on_draft(message))
+
+    def _said(self, task: TaskId, act: Callable[[Part], tuple[list[Effect], str]]) -> tuple[list[Marked], str]:
+        part = self.parts.get(task)
+        if part is None:
             return [], ""
-        effects, reason = part.validator.on_draft(message)
-        return self._mark(message.body.task, effects), reason
+        effects, reason = act(part)
+        return self._mark(task, effects), reason
 
     def entered(self, view: int, primary: Key | None) -> list[Marked]:
         self._lead = (view, primary)
-        return self._each(lambda part: part.validator.on_entered(view, primary) if part.validator else [])
+        return self._each(lambda part: part.on_entered(view, primary))
 
     def certified(self, height: int) -> list[Marked]:
         """Every height up to this one is certified."""
-
-        def on_certified(part: Part) -> list[Effect]:
-            if part.changed_height > height:
-                return []
-            effects: list[Effect] = list(part.miner.on_certified()) if part.miner is not None else []
-            return effects + (part.validator.on_certified() if part.validator is not None else [])
-
-        return self._each(on_certified)
+        effects: list[Marked] = []
+        for task, part in sorted(self.parts.items()):
+            if self._moved[task] <= height:
+                effects += self._mark(task, part.on_certified())
+        return effects
 
     def tick(self) -> list[Marked]:
-        def on_tick(part: Part) -> list[Effect]:
-            effects: list[Effect] = list(part.miner.on_tick()) if part.miner is not None else []
-            return effects + (part.validator.on_tick() if part.validator is not None else [])
-
-        return self._each(on_tick)
+        return self._each(lambda part: part.on_tick())
 
     def judge(self, record: Seal | Update | Evaluation, final: bool, trusted: bool) -> tuple[str | None, list[Marked]]:
         """As `Validator.judge`; an update is judged only by arithmetic that has passed its self-test."""
         part = self.parts.get(record.task)
-        if part is None or part.validator is None:
+        if part is None:
             return ("" if final else None), []  # no such task then: the receipt will say so
         if isinstance(record, Update) and not trusted:
             return None, []
-        verdict, effects = part.validator.judge(record, final)
+        verdict, effects = part.judge(record, final)
         return verdict, self._mark(record.task, effects)
 
     # For the operator
@@ -260,12 +146,15 @@ class Desks:
         """The tasks to enrol for now."""
         due: list[TaskId] = []
         for task, part in sorted(self.parts.items()):
-            if (wanted is not None and task not in wanted) or part.view.phase == Phase.DONE or part.opened is None:
+            view = part.view
+            if view is None or view.phase == Phase.DONE or part.opened is None:
                 continue
-            seat = part.view.seat(self._account)
-            if seat is not None and not seat.suspended and not part.view.asleep:
+            if wanted is not None and task not in wanted:
                 continue
-            pause = WAKE_TICKS if part.view.asleep else ENROL_TICKS
+            seat = view.seat(self._roles.account)
+            if seat is not None and not seat.suspended and not view.asleep:
+                continue
+            pause = WAKE_TICKS if view.asleep else ENROL_TICKS
             if task not in tried or tick - tried[task] >= pause:
                 due.append(task)
         return due
@@ -275,7 +164,9 @@ class Desks:
         refs: dict[BlobRef, None] = {}
         for _, part in sorted(self.parts.items()):
             view = part.view
-            refs |= dict.fromkeys((view.model, view.momentum, view.aggregate, view.spec.weights, view.spec.manifest))
+            if view is not None:
+                spec = view.spec
+                refs |= dict.fromkeys((view.model, view.momentum, view.aggregate, spec.weights, spec.manifest))
             if part.opened is not None:
                 refs |= dict.fromkeys((*part.opened.training, *part.opened.held_out))
         refs.pop(NO_BLOB, None)
@@ -289,6 +180,33 @@ class Desks:
 
     def _mark(self, task: TaskId, effects: Iterable[Effect]) -> list[Marked]:
         return [(task, effect) for effect in effects]
+
+
+def _told(view: View, loss_micro: int) -> Told:
+    return Told(
+        "moved",
+        (
+            ("phase", view.phase.name.lower()),
+            ("round", view.round),
+            ("loss_micro", loss_micro),
+            ("model", view.model.root.hex()),
+        ),
+    )
+
+
+def _opened(data: bytes, spec: TaskSpec) -> Opened | str:
+    """What a manifest says, or what is wrong with it."""
+    try:
+        manifest = decode(data, Manifest)
+    except Malformed as error:
+        return f"the manifest is {error}"
+    if sum(shard.samples for shard in manifest.training) != spec.samples:
+        return "the manifest has another number of samples than the task says"
+    return Opened(
+        tuple(shard.blob for shard in manifest.training),
+        tuple(shard.samples for shard in manifest.training),
+        tuple(shard.blob for shard in manifest.held_out),
+    )
 
 
 def view_of(task: Task, spec: TaskSpec) -> View:

@@ -219,6 +219,13 @@ class Settle:
 
 
 @dataclass(frozen=True)
+class Ignore:
+    """A message came too early or too late, as honest ones do."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Told:
     """Something worth showing: a kind and plain values."""
 
@@ -227,5 +234,19 @@ class Told:
 
 
 Effect = (
-    Run | Announce | Share | Fetch | Unfetch | Read | Hide | Reveal | Retire | Note | Propose | Await | Settle | Told
+    Run
+    | Announce
+    | Share
+    | Fetch
+    | Unfetch
+    | Read
+    | Hide
+    | Reveal
+    | Retire
+    | Note
+    | Propose
+    | Await
+    | Settle
+    | Ignore
+    | Told
 )

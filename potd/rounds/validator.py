@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections import deque
 
+from potd.rounds.aggregation import Aggregation
 from potd.rounds.events import (
     Await,
     Effect,
     Fetch,
+    Ignore,
     Note,
-    Opened,
     Phase,
     Propose,
     Retire,
-    Run,
     Settle,
     Share,
     Told,
@@ -34,11 +34,10 @@ from potd.rounds.tally import (
 from potd.wire.codec import Malformed, decode, encode
 from potd.wire.envelope import Signed, Signer, Verified, verify
 from potd.wire.ids import NO_BLOB, AccountId, BlobRef, Digest, Key, TaskId, short
-from potd.wire.jobs import Aggregate, Aggregated, Answer, Evaluate, Evaluated, Failed, Payload
-from potd.wire.rounds import Commitment, Draft, Evaluation, Measured, Named, Report, Seal, Step, Update
+from potd.wire.jobs import Answer
+from potd.wire.rounds import Commitment, Draft, Named, Report, Seal, Step, Update
 
 SAY_AGAIN_TICKS = 20  # an unanswered report or draft is said again every second
-RETRY_TICKS = 20  # after a failed job
 
 
 def report_note(task: TaskId, step: Step) -> str:
@@ -63,7 +62,6 @@ class Validator:
         *,
         reveal_ticks: int,
         work_ticks_max: int,
-        trainer: bool,
         noted: dict[Step, bytes],
         drafted: bytes,
     ) -> None:
@@ -73,9 +71,7 @@ class Validator:
         self._keeper = keeper
         self._reveal_ticks = reveal_ticks
         self._work_ticks_max = work_ticks_max
-        self._trainer = trainer
         self._view: View | None = None
-        self._opened: Opened | None = None
         self._ticks = 0  # since the phase began here
         self._lead: tuple[int, Key | None] = (0, None)  # the consensus view and its primary, if it has begun
         self._heard: dict[int, dict[AccountId, tuple[Verified[Commitment], int]]] = {}  # by round
@@ -86,16 +82,11 @@ class Validator:
         self._seal_certified = False
         self._arrived: dict[AccountId, int] = {}  # payloads of this round, and when
         self._drafts: dict[Key, tuple[Verified[Draft], int]] = {}  # each validator's newest, and when it came
-        self._aggregating: tuple[int, tuple[BlobRef, ...]] | None = None
-        self._aggregated: dict[tuple[BlobRef, ...], Aggregated] = {}
+        self._sums = Aggregation(desk, keeper)
         self._choices: dict[tuple[Signed, ...], Choice] = {}
-        self._retry_at = 0
         self._awaited: set[str] = set()
         self._proposed: Seal | Update | None = None
-        self._scoring: tuple[int, int] | None = None  # the job and the round of an evaluation under way
-        self._scored = -1
         self._past: deque[tuple[BlobRef, ...]] = deque()  # payloads of rounds before
-        self._score_proposed = (-1, -1)  # the consensus view and the round of the last evaluation we proposed
         for step, data in sorted(noted.items()):
             own = verify(decode(data, Signed), signer.network, Report)
             self._own[step] = own
@@ -105,11 +96,6 @@ class Validator:
             self._drafts[draft.sender] = draft, 0
 
     # What is told
-
-    def on_opened(self, opened: Opened) -> list[Effect]:
-        self._opened = opened
-        missing = [ref for ref in opened.held_out if self._trainer and not self._desk.holds(ref)]
-        return [Fetch(ref, ()) for ref in missing]
 
     def on_changed(self, view: View) -> list[Effect]:
         before, self._view = self._view, view
@@ -125,16 +111,13 @@ class Validator:
         self._awaited.clear()
         self._ticks = 0
         self._proposed = None
-        self._retry_at = 0
         if before is not None and before.phase == Phase.REVEAL:
             effects += [Unfetch(one.payload) for one in self._sealed if not self._desk.holds(one.payload)]
             effects += self._retire()
         if before is None or before.round != view.round:
             for old in [number for number in self._heard if number < view.round]:
                 del self._heard[old]
-            for key in [key for key in self._reports if key[0] < view.round and key[1] != Step.EVALUATION]:
-                del self._reports[key]
-            for key in [key for key in self._reports if key[0] <= view.evaluated and key[1] == Step.EVALUATION]:
+            for key in [key for key in self._reports if key[0] < view.round]:
                 del self._reports[key]
             self._names.clear()
             for heard, _ in self._heard.get(view.round, {}).values():
@@ -142,9 +125,8 @@ class Validator:
         self._sealed = tuple(decode(one.payload, Commitment) for one in view.sealed)
         self._seal_certified = False
         self._arrived.clear()
-        self._aggregated.clear()
+        self._sums.begin_round()
         self._choices.clear()
-        self._aggregating = None
         self._drafts = {key: (one, 0) for key, (one, _) in self._drafts.items() if one.body.round >= view.round}
         return effects
 
@@ -157,12 +139,12 @@ class Validator:
         """A commitment, and why it is not taken if it is not."""
         view, body = self._view, message.body
         if view is None or view.phase == Phase.DONE:
-            return [], "commitment to a task that is not open"
+            return [Ignore("commitment to a task that is not open")], ""
         if not view.round <= body.round <= view.round + 1:
-            return [], "commitment to another round"
+            return [Ignore("commitment to another round")], ""
         seat = view.seat(body.miner)
         if seat is None or seat.key != message.sender:
-            return [], "commitment by somebody who is not enrolled"
+            return [Ignore("commitment by somebody who is not enrolled")], ""
         heard = self._heard.setdefault(body.round, {})
         if body.miner in heard:
             return self._on_heard_again(message, heard[body.miner][0], view), ""
@@ -190,14 +172,11 @@ class Validator:
         view, body = self._view, message.body
         if message.sender not in self._electorate.keys:
             return [], "report by somebody who is not a validator"
-        if view is None or body.step not in tuple(Step):
-            return [], "report on a task or step that is not known"
+        if view is None or body.step not in (Step.SEAL, Step.UPDATE):
+            return [], "report on a step that is not known"
+        if not view.round <= body.round <= view.round + 1:
+            return [Ignore("report on a round that is past, or far to come")], ""
         step = Step(body.step)
-        oldest = view.evaluated + 1 if step == Step.EVALUATION else view.round
-        if not oldest <= body.round <= view.round + 1:
-            return [], "report on a round that is past" if body.round < oldest else "report on a round to come"
-        if step == Step.EVALUATION and (body.held or body.links):
-            return [], "report on an evaluation that holds something"
         by_key = self._reports.setdefault((body.round, step), {})
         if message.sender in by_key:
             return [], ""
@@ -212,9 +191,11 @@ class Validator:
         ):
             return [], "draft by another than the primary"
         if body.view < number:
-            return [], "draft of a view that is past"
-        if view is None or not view.round <= body.round <= view.round + 1 or body.step != Step.UPDATE:
-            return [], "draft for another round"
+            return [Ignore("draft of a view that is past")], ""
+        if body.step != Step.UPDATE:
+            return [], "draft of a step that has none"
+        if view is None or not view.round <= body.round <= view.round + 1:
+            return [Ignore("draft for another round")], ""
         known = self._drafts.get(message.sender)
         if known is not None and (known[0].body.view, known[0].body.round) >= (body.view, body.round):
             return [], ""
@@ -254,26 +235,11 @@ class Validator:
         return effects + self.advance()
 
     def on_answer(self, answer: Answer) -> list[Effect]:
-        if self._aggregating is not None and answer.job == self._aggregating[0]:
-            _, payloads = self._aggregating
-            self._aggregating = None
-            if isinstance(answer, Aggregated):
-                self._aggregated[payloads] = answer
-                return [Told("aggregated", (("ms", answer.milliseconds),)), *self.advance()]
-            if isinstance(answer, Failed):
-                self._retry_at = self._ticks + RETRY_TICKS
-                return [Told("aggregation failed", (("reason", answer.reason),))]
-        if self._scoring is not None and answer.job == self._scoring[0]:
-            _, number = self._scoring
-            self._scoring = None
-            if isinstance(answer, Evaluated):
-                return self._report_score(number, answer)
-            if isinstance(answer, Failed):
-                return [Told("evaluation failed", (("round", number), ("reason", answer.reason)))]
-        return []
+        return self._sums.on_answer(answer) + self.advance()
 
     def on_tick(self) -> list[Effect]:
         self._ticks += 1
+        self._sums.on_tick()
         effects: list[Effect] = []
         if self._ticks % SAY_AGAIN_TICKS == 0:
             effects += self._say_again()
@@ -286,7 +252,7 @@ class Validator:
         view = self._view
         if view is None:
             return []
-        effects = self._score()
+        effects: list[Effect] = []
         if view.phase == Phase.TRAIN:
             effects += self._report_seal(view) + self._propose_seal(view)
         if view.phase == Phase.REVEAL:
@@ -384,7 +350,7 @@ class Validator:
         all_in = able and all(one.miner in self._arrived for one in finite)
         effects: list[Effect] = []
         if all_in and finite:
-            effects += self._aggregate(view, tuple(finite))  # most often what the draft will ask for
+            effects += self._sums.want(view, tuple(finite))  # most often what the draft will ask for
         if self._reported(view, Step.UPDATE) or (not all_in and self._ticks < self._reveal_ticks):
             return effects
         held = tuple(
@@ -446,64 +412,11 @@ class Validator:
         if not payloads:
             nothing = (NO_BLOB, NO_BLOB, NO_BLOB)
             return make_update(view.task, view.round, reports, choice, (), nothing), []
-        done = self._aggregated.get(payloads)
+        done = self._sums.get(payloads)
         if done is None:
-            return None, self._aggregate(view, choice.counted)
+            return None, self._sums.want(view, choice.counted)
         results = (done.aggregate, done.model, done.momentum)
         return make_update(view.task, view.round, reports, choice, done.judgements, results), []
-
-    def _aggregate(self, view: View, counted: tuple[Commitment, ...]) -> list[Effect]:
-        payloads = tuple(one.payload for one in counted)
-        if payloads in self._aggregated or self._aggregating is not None or self._ticks < self._retry_at:
-            return []
-        if not self._keeper.ready() or not all(self._desk.holds(one) for one in payloads):
-            return []
-        parts = tuple(Payload(one.payload, one.samples // view.spec.unit_batch) for one in counted)
-        job = self._desk.job()
-        self._aggregating = (job, payloads)
-        return [Run("arithmetic", Aggregate(job, view.spec, view.round, view.model, view.momentum, parts))]
-
-    # Evaluation
-
-    def _score(self) -> list[Effect]:
-        """Score the newest model that is due, beside the round; and propose what a quorum has measured."""
-        view = self._view
-        assert view is not None
-        effects: list[Effect] = []
-        every = view.spec.evaluate_every
-        due = every > 0 and (view.round % every == 0 or view.phase == Phase.DONE) and view.phase != Phase.IDLE
-        if due and self._scored < view.round and view.evaluated < view.round and self._scoring is None:
-            effects += self._begin_scoring(view)
-        for (number, step), reports in sorted(self._reports.items()):
-            if step == Step.EVALUATION and number > view.evaluated and self._leads():
-                measured = [one for one in reports.values() if any(each.round == number for each in one.body.measured)]
-                enough = len(reports) >= self._electorate.quorum and len(measured) >= self._electorate.some_honest
-                if enough and self._score_proposed < (self._lead[0], number):
-                    self._score_proposed = (self._lead[0], number)
-                    chosen = tuple(reports[key].signed for key in sorted(reports))
-                    effects.append(Propose(Evaluation(view.task, number, chosen)))
-        return effects
-
-    def _begin_scoring(self, view: View) -> list[Effect]:
-        if not self._trainer:
-            self._scored = view.round
-            return self._share(Report(view.task, view.round, Step.EVALUATION.value, (), (), ()))
-        opened = self._opened
-        if opened is None or not opened.held_out or not self._desk.holds(view.model):
-            return []
-        if not all(self._desk.holds(ref) for ref in opened.held_out):
-            return []
-        job = self._desk.job()
-        self._scoring, self._scored = (job, view.round), view.round
-        return [Run("trainer", Evaluate(job, view.spec, view.model, opened.held_out))]
-
-    def _report_score(self, number: int, scored: Evaluated) -> list[Effect]:
-        assert self._view is not None
-        own = self._own.get(Step.EVALUATION)
-        if own is not None and own.body.round >= number:
-            return []  # said before a restart; a report is final
-        measured = Measured(number, scored.correct, scored.samples, scored.loss_micro)
-        return self._share(Report(self._view.task, number, Step.EVALUATION.value, (), (), (measured,))) + self._score()
 
     # Retransmission
 
@@ -523,14 +436,11 @@ class Validator:
         drafted = self._drafted(view)
         if drafted is not None and self._leads() and view.phase == Phase.REVEAL:
             effects.append(Share(drafted[0].signed))
-        scored = self._own.get(Step.EVALUATION)
-        if scored is not None and scored.body.round > view.evaluated:
-            effects.append(Share(scored.signed))
         return effects
 
     # Judgement
 
-    def judge(self, record: Seal | Update | Evaluation, final: bool) -> tuple[str | None, list[Effect]]:
+    def judge(self, record: Seal | Update, final: bool) -> tuple[str | None, list[Effect]]:
         """Whether a proposed record is right: nothing if so, else why not; None while it cannot be told yet.
 
         `final` says that everything before the record has been executed: a premise that does not hold then will
@@ -539,12 +449,6 @@ class Validator:
         match record:
             case Seal():
                 return seal_fault(record, self._electorate), []
-            case Evaluation():
-                try:
-                    read_reports(record.reports, record.task, record.round, Step.EVALUATION, self._electorate)
-                except Malformed as error:
-                    return str(error), []
-                return "", []
             case Update():
                 return self._judge_update(record, final)
 

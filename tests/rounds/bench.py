@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 
-from potd.rounds.events import Effect, Opened, Phase, Seat, View
+from potd.rounds.evaluator import Evaluator
+from potd.rounds.events import Effect, Ignore, Opened, Phase, Seat, View
 from potd.rounds.keeper import Desk, Keeper
 from potd.rounds.miner import Miner
 from potd.rounds.plan import Window
@@ -154,9 +155,10 @@ class Bench:
     def miner(self, noted: bytes = b"") -> Miner:
         return Miner(self.signer, MINERS[self.index], self.desk, self.keeper, KEYS, noted)
 
-    def validator(
-        self, noted: dict[Step, bytes] | None = None, drafted: bytes = b"", trainer: bool = True
-    ) -> Validator:
+    def evaluator(self, noted: bytes = b"", trainer: bool = True) -> Evaluator:
+        return Evaluator(self.signer, ELECTORATE, self.desk, trainer=trainer, noted=noted)
+
+    def validator(self, noted: dict[Step, bytes] | None = None, drafted: bytes = b"") -> Validator:
         return Validator(
             self.signer,
             ELECTORATE,
@@ -164,10 +166,20 @@ class Bench:
             self.keeper,
             reveal_ticks=20,
             work_ticks_max=50,
-            trainer=trainer,
             noted=noted or {},
             drafted=drafted,
         )
+
+
+def why_not(answer: tuple[list[Effect], str]) -> str:
+    """Why a message was not taken: because it is false, or because it is untimely. Nothing else came of it."""
+    effects, reason = answer
+    if reason:
+        assert effects == []
+        return f"false: {reason}"
+    (ignored,) = effects
+    assert isinstance(ignored, Ignore)
+    return f"untimely: {ignored.reason}"
 
 
 def only(effects: list[Effect], *kinds: type) -> list[Effect]:

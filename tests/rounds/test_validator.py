@@ -6,18 +6,17 @@ from dataclasses import replace
 
 import pytest
 
-from potd.rounds.events import Await, Effect, Fetch, Note, Phase, Propose, Run, Settle, Share, Unfetch, View
+from potd.rounds.aggregation import RETRY_TICKS
+from potd.rounds.events import Await, Effect, Fetch, Note, Propose, Run, Settle, Share, Unfetch, View
 from potd.rounds.tally import choose, make_seal, make_update
-from potd.rounds.validator import RETRY_TICKS, SAY_AGAIN_TICKS, Validator, draft_note, report_note
+from potd.rounds.validator import SAY_AGAIN_TICKS, Validator, draft_note, report_note
 from potd.wire.codec import decode, encode
 from potd.wire.envelope import Signed, Verified, verify
 from potd.wire.ids import NO_BLOB, account_id
-from potd.wire.jobs import Aggregate, Aggregated, Evaluate, Evaluated, Failed, Judgement, Payload
+from potd.wire.jobs import Aggregate, Aggregated, Failed, Judgement, Payload
 from potd.wire.rounds import (
     Commitment,
     Draft,
-    Evaluation,
-    Measured,
     Named,
     Outcome,
     Report,
@@ -26,11 +25,9 @@ from potd.wire.rounds import (
     Update,
 )
 from tests.rounds.bench import (
-    ELECTORATE,
     KEYS,
     MINERS,
     NETWORK,
-    OPENED,
     SIGNERS,
     SPEC,
     STRANGER,
@@ -45,17 +42,16 @@ from tests.rounds.bench import (
     only,
     opened_after,
     revealing,
-    score_report,
     seal_report,
     signed,
     update_report,
+    why_not,
 )
 
 ALL = [commitment(index) for index in range(4)]
 SEALED = revealing(TRAIN, *ALL)
 PAYLOADS = tuple(one.body.payload for one in sorted(ALL, key=lambda one: one.body.miner))
 RESULTS = (blob("aggregate 4"), blob("model 4"), blob("momentum 4"))
-SCORED = replace(SPEC, evaluate_every=3)
 
 
 def added_up(job: int, count: int = 4) -> Aggregated:
@@ -189,21 +185,21 @@ def test_a_restarted_primary_counts_its_own_report() -> None:
 @pytest.mark.parametrize(
     ("message", "reason"),
     [
-        (commitment(0, replace(TRAIN, round=2)), "commitment to another round"),
-        (commitment(0, replace(TRAIN, round=5)), "commitment to another round"),
-        (commitment(0, miner=MINERS[1]), "commitment by somebody who is not enrolled"),
-        (STRANGER.verified(commitment(0).body), "commitment by somebody who is not enrolled"),
+        (commitment(0, replace(TRAIN, round=2)), "untimely: commitment to another round"),
+        (commitment(0, replace(TRAIN, round=5)), "untimely: commitment to another round"),
+        (commitment(0, miner=MINERS[1]), "untimely: commitment by somebody who is not enrolled"),
+        (STRANGER.verified(commitment(0).body), "untimely: commitment by somebody who is not enrolled"),
         (
             STRANGER.verified(replace(commitment(0).body, miner=account_id(STRANGER.key))),
-            "commitment by somebody who is not enrolled",
+            "untimely: commitment by somebody who is not enrolled",
         ),
-        (commitment(0, model=blob("stale").root), "commitment to another model or batch"),
-        (commitment(0, samples=16), "commitment to another model or batch"),
+        (commitment(0, model=blob("stale").root), "false: commitment to another model or batch"),
+        (commitment(0, samples=16), "false: commitment to another model or batch"),
     ],
 )
 def test_a_commitment_that_cannot_count_is_refused(message: Verified[Commitment], reason: str) -> None:
     _, validator = training()
-    assert validator.on_heard(message) == ([], reason)
+    assert why_not(validator.on_heard(message)) == reason
     (report,) = reports_in(ticks(validator, TRAIN.deadline_ticks))
     assert report.body.held == ()
 
@@ -286,19 +282,19 @@ def test_a_second_face_that_no_report_names_is_not_kept() -> None:
 @pytest.mark.parametrize(
     ("message", "reason"),
     [
-        (STRANGER.verified(seal_report(0).body), "report by somebody who is not a validator"),
-        (seal_report(1, view=replace(TRAIN, round=2)), "report on a round that is past"),
-        (seal_report(1, view=replace(TRAIN, round=5)), "report on a round to come"),
-        (SIGNERS[1].verified(replace(seal_report(1).body, step=77)), "report on a task or step that is not known"),
+        (STRANGER.verified(seal_report(0).body), "false: report by somebody who is not a validator"),
+        (seal_report(1, view=replace(TRAIN, round=2)), "untimely: report on a round that is past, or far to come"),
+        (seal_report(1, view=replace(TRAIN, round=5)), "untimely: report on a round that is past, or far to come"),
+        (SIGNERS[1].verified(replace(seal_report(1).body, step=77)), "false: report on a step that is not known"),
         (
             SIGNERS[1].verified(replace(seal_report(1, *ALL).body, step=Step.EVALUATION.value)),
-            "report on an evaluation that holds something",
+            "false: report on a step that is not known",
         ),
     ],
 )
 def test_a_report_that_cannot_count_is_refused(message: Verified[Report], reason: str) -> None:
     _, validator = training()
-    assert validator.on_report(message) == ([], reason)
+    assert why_not(validator.on_report(message)) == reason
 
 
 def test_a_validators_first_report_stands() -> None:
@@ -411,22 +407,25 @@ def backup() -> tuple[Bench, Validator]:
 @pytest.mark.parametrize(
     ("message", "reason"),
     [
-        (draft(2, REPORTS), "draft by another than the primary"),
-        (STRANGER.verified(draft(0, REPORTS).body), "draft by another than the primary"),
-        (draft(0, REPORTS, view=replace(TRAIN, round=5)), "draft for another round"),
-        (draft(0, REPORTS[:2]), "draft of 2 reports of 3"),
-        (SIGNERS[0].verified(replace(draft(0, REPORTS).body, step=Step.SEAL.value)), "draft for another round"),
+        (draft(2, REPORTS), "false: draft by another than the primary"),
+        (STRANGER.verified(draft(0, REPORTS).body), "false: draft by another than the primary"),
+        (draft(0, REPORTS, view=replace(TRAIN, round=5)), "untimely: draft for another round"),
+        (draft(0, REPORTS[:2]), "false: draft of 2 reports of 3"),
+        (
+            SIGNERS[0].verified(replace(draft(0, REPORTS).body, step=Step.SEAL.value)),
+            "false: draft of a step that has none",
+        ),
     ],
 )
 def test_a_draft_that_cannot_count_is_refused(message: Verified[Draft], reason: str) -> None:
     _, validator = backup()
-    assert validator.on_draft(message) == ([], reason)
+    assert why_not(validator.on_draft(message)) == reason
 
 
 def test_a_draft_of_an_old_view_is_refused() -> None:
     _, validator = backup()
     validator.on_entered(1, KEYS[1])
-    assert validator.on_draft(draft(0, REPORTS)) == ([], "draft of a view that is past")
+    assert why_not(validator.on_draft(draft(0, REPORTS))) == "untimely: draft of a view that is past"
 
 
 def test_a_liars_draft_of_a_far_view_does_not_keep_the_primarys_out() -> None:
@@ -535,84 +534,3 @@ def test_an_update_of_a_round_to_come_is_not_judged_before_it_is_known_to_stay_u
     assert validator.judge(update, final=False) == (None, []), "the seal may be under way before it"
     assert validator.judge(update, final=True) == ("", []), "the receipt will say so"
     assert validator.judge(replace(update, round=2), final=False) == ("", [])
-
-
-# Evaluation
-
-
-def scoring(index: int = 0, trainer: bool = True) -> tuple[Bench, Validator, list[Effect]]:
-    parts = Bench(index, *model_blobs(TRAIN), *OPENED.held_out)
-    validator = parts.validator(trainer=trainer)
-    validator.on_entered(0, KEYS[0])
-    validator.on_opened(OPENED)
-    return parts, validator, change(parts, validator, replace(TRAIN, spec=SCORED))
-
-
-def test_a_due_model_is_scored_once_and_reported() -> None:
-    _, validator, effects = scoring()
-    assert effects == [Run("trainer", Evaluate(1, SCORED, TRAIN.model, OPENED.held_out))]
-    assert validator.advance() == []
-    (report,) = reports_in(validator.on_answer(Evaluated(1, 90, 100, 250_000, 4)))
-    assert report.body == Report(TASK, 3, Step.EVALUATION.value, (), (), (Measured(3, 90, 100, 250_000),))
-    assert validator.advance() == []
-
-
-def test_who_has_no_trainer_says_so_and_is_not_waited_for() -> None:
-    _, _, effects = scoring(trainer=False)
-    (report,) = reports_in(effects)
-    assert report.body.measured == ()
-
-
-def test_the_primary_proposes_what_a_quorum_reports_and_f_plus_1_have_measured() -> None:
-    _, validator, _ = scoring()
-    validator.on_answer(Evaluated(1, 90, 100, 250_000, 4))
-    effects, _ = validator.on_report(score_report(1, 3))
-    assert only(effects, Propose) == []
-    effects, _ = validator.on_report(score_report(2, 3, Measured(3, 91, 100, 240_000)))
-    (proposed,) = [one.record for one in effects if isinstance(one, Propose)]
-    assert isinstance(proposed, Evaluation)
-    assert validator.judge(proposed, final=False) == ("", [])
-
-
-def test_a_measurement_of_another_round_does_not_count_towards_f_plus_1() -> None:
-    """The ledger would not take it either, and nobody would propose the round's evaluation again."""
-    _, validator, _ = scoring()
-    validator.on_answer(Evaluated(1, 90, 100, 250_000, 4))
-    validator.on_report(score_report(1, 3))
-    effects, _ = validator.on_report(score_report(2, 3, Measured(1, 100, 100, 0)))
-    assert only(effects, Propose) == []
-    effects, _ = validator.on_report(score_report(3, 3, Measured(3, 91, 100, 240_000)))
-    assert len(only(effects, Propose)) == 1
-
-
-def test_a_score_is_final_over_a_restart_and_still_counts() -> None:
-    _, validator, _ = scoring()
-    (own,) = reports_in(validator.on_answer(Evaluated(1, 90, 100, 250_000, 4)))
-    parts = Bench(0, *model_blobs(TRAIN), *OPENED.held_out)
-    again = parts.validator({Step.EVALUATION: encode(own.signed)})
-    again.on_entered(0, KEYS[0])
-    again.on_opened(OPENED)
-    change(parts, again, replace(TRAIN, spec=SCORED))
-    assert reports_in(again.on_answer(Evaluated(1, 89, 100, 260_000, 4))) == []
-    again.on_report(score_report(1, 3))
-    effects, _ = again.on_report(score_report(2, 3, Measured(3, 91, 100, 240_000)))
-    (proposed,) = [one.record for one in effects if isinstance(one, Propose)]
-    assert isinstance(proposed, Evaluation)
-    assert own.signed in proposed.reports
-
-
-def test_an_evaluation_by_a_quorum_only_is_judged_right() -> None:
-    _, validator, _ = scoring(index=1)
-    scores = [score_report(index, 3, Measured(3, 1, 2, 3)) for index in range(3)]
-    assert validator.judge(Evaluation(TASK, 3, signed(scores)), final=False) == ("", [])
-    reason, _ = validator.judge(Evaluation(TASK, 3, signed(scores[:2])), final=False)
-    assert reason == "2 reports of 3"
-
-
-def test_the_last_model_is_scored_when_the_task_is_done() -> None:
-    parts, validator, _ = scoring()
-    validator.on_answer(Evaluated(1, 90, 100, 250_000, 4))
-    last = replace(opened_after(TRAIN, 4), spec=SCORED, phase=Phase.DONE)
-    parts.held.update(model_blobs(last))
-    assert [type(one) for one in only(change(parts, validator, last), Run)] == [Run]
-    assert ELECTORATE.quorum == 3

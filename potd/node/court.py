@@ -1,0 +1,97 @@
+"""Proposals under judgement: each record is right, wrong, or cannot be told yet. Votes on nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from potd.consensus.events import Judge, Judged
+from potd.node.agenda import Agenda
+from potd.node.tasks import Desks, Marked
+from potd.wire.blocks import BATCH_BYTES_MAX, record_digest
+from potd.wire.codec import Malformed, encode
+from potd.wire.envelope import Signed, verify
+from potd.wire.genesis import Parameters
+from potd.wire.ids import Digest
+from potd.wire.operations import OPERATIONS
+from potd.wire.rounds import Evaluation, Seal, Update
+
+
+@dataclass
+class Case:
+    """A proposal, and which of its records, by index, have been found right: these are not gone through again while
+    another waits for its sum."""
+
+    judge: Judge
+    fits: bool
+    right: set[int] = field(default_factory=set)
+
+
+class Court:
+    """The proposals of one view, by seq."""
+
+    def __init__(self, network: Digest, parameters: Parameters, desks: Desks, agenda: Agenda) -> None:
+        self._network = network
+        self._parameters = parameters
+        self._desks = desks
+        self._agenda = agenda
+        self._cases: dict[tuple[int, int], Case] = {}
+
+    def open(self, judge: Judge) -> None:
+        few = len(judge.batch.records) <= self._parameters.batch_records_max
+        self._cases[(judge.view, judge.seq)] = Case(judge, few and len(encode(judge.batch)) <= BATCH_BYTES_MAX)
+
+    def close_all(self) -> None:
+        """The view is over."""
+        self._cases.clear()
+
+    def sit(self, height: int, trusted: bool) -> tuple[list[Marked], list[Judged]]:
+        """What can be told by now, and what must be worked out for the rest.
+
+        `trusted` says that our own arithmetic has passed its self-test: without it no update is judged."""
+        effects: list[Marked] = []
+        judged: list[Judged] = []
+        for at, case in sorted(self._cases.items(), key=lambda item: item[0]):
+            judge = case.judge
+            if judge.seq > height:
+                verdict, more = self._verdict(case, height >= judge.seq - 1, trusted)
+                effects += more
+                if verdict is None:
+                    continue
+                judged.append(Judged(judge.view, judge.seq, judge.digest, verdict))
+            del self._cases[at]
+        return effects, judged
+
+    def _verdict(self, case: Case, final: bool, trusted: bool) -> tuple[str | None, list[Marked]]:
+        """Nothing if every record is right, the reason if one is wrong, None if one cannot be told yet."""
+        if not case.fits:
+            return "a batch over the limits", []
+        effects: list[Marked] = []
+        undecided = False
+        for index, record in enumerate(case.judge.batch.records):
+            if index in case.right:
+                continue
+            match record:
+                case Signed():
+                    verdict: str | None = self._operation_fault(record)
+                case Seal() | Update() | Evaluation():
+                    verdict, more = self._desks.judge(record, final, trusted)
+                    effects += more
+                case _:
+                    assert_never(record)
+            if verdict:
+                return verdict, effects
+            if verdict is None:
+                undecided = True
+            else:
+                case.right.add(index)
+        return (None if undecided else ""), effects
+
+    def _operation_fault(self, signed: Signed) -> str:
+        if record_digest(signed) in self._agenda.operations:
+            return ""
+        try:
+            verify(signed, self._network, *OPERATIONS)
+        except Malformed as error:
+            return f"an operation: {error}"
+        return ""

@@ -1,0 +1,149 @@
+"""Our part in one task: keeper, miner, validator and evaluator, told the same things in one order. Decides nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from potd.rounds.evaluator import Evaluator, evaluation_fault, score_note
+from potd.rounds.events import Effect, Note, Opened, Phase, Read, View
+from potd.rounds.keeper import Desk, Keeper
+from potd.rounds.miner import Miner, commitment_note
+from potd.rounds.tally import Electorate
+from potd.rounds.validator import Validator, draft_note, report_note
+from potd.wire.envelope import Signer, Verified
+from potd.wire.ids import AccountId, BlobRef, Key, TaskId
+from potd.wire.jobs import Answer
+from potd.wire.rounds import Commitment, Draft, Evaluation, Report, Seal, Step, Update
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What this node does in tasks. `reveal_ticks` and `work_ticks_max` are the network's."""
+
+    signer: Signer
+    account: AccountId
+    electorate: Electorate
+    validator: bool
+    miner: bool
+    trainer: bool
+    reveal_ticks: int
+    work_ticks_max: int
+
+
+def note_names(task: TaskId) -> tuple[str, ...]:
+    """Everything that a part remembers over restarts."""
+    reports = (report_note(task, Step.SEAL), report_note(task, Step.UPDATE))
+    return (commitment_note(task), *reports, draft_note(task), score_note(task))
+
+
+class Part:
+    """One node in one task."""
+
+    def __init__(self, roles: Roles, desk: Desk, task: TaskId, notes: dict[str, bytes]) -> None:
+        self.view: View | None = None
+        self.opened: Opened | None = None
+        self._roles = roles
+        self.keeper = Keeper(desk, roles.electorate.keys)
+        self.miner: Miner | None = None
+        self.validator: Validator | None = None
+        self.evaluator: Evaluator | None = None
+        if roles.miner:
+            noted = notes.get(commitment_note(task), b"")
+            self.miner = Miner(roles.signer, roles.account, desk, self.keeper, roles.electorate.keys, noted)
+        if roles.validator:
+            reports = {step: notes.get(report_note(task, step), b"") for step in (Step.SEAL, Step.UPDATE)}
+            self.validator = Validator(
+                roles.signer,
+                roles.electorate,
+                desk,
+                self.keeper,
+                reveal_ticks=roles.reveal_ticks,
+                work_ticks_max=roles.work_ticks_max,
+                noted={step: data for step, data in reports.items() if data},
+                drafted=notes.get(draft_note(task), b""),
+            )
+            self.evaluator = Evaluator(
+                roles.signer, roles.electorate, desk, trainer=roles.trainer, noted=notes.get(score_note(task), b"")
+            )
+
+    def over(self) -> bool:
+        """Whether nothing more can come of the task here."""
+        if self.view is None or self.view.phase != Phase.DONE:
+            return False
+        return self.evaluator is None or not self.evaluator.waits()
+
+    def start(self, view: View, lead: tuple[int, Key | None]) -> list[Effect]:
+        """Once, with the first view; `lead` is the consensus view and its primary."""
+        effects: list[Effect] = [Read(view.spec.manifest)]
+        if self.miner is not None:
+            effects += self.miner.start()
+        return effects + self.on_entered(*lead) + self.on_changed(view)
+
+    def close(self) -> list[Effect]:
+        """Forget what was remembered for a restart."""
+        assert self.view is not None
+        return [Note(name, b"") for name in note_names(self.view.task)]
+
+    def on_changed(self, view: View) -> list[Effect]:
+        """Keeper first: whether the model is held decides what the others may do."""
+        self.view = view
+        effects: list[Effect] = list(self.keeper.on_changed(view))
+        for one in (self.miner, self.validator, self.evaluator):
+            effects += one.on_changed(view) if one is not None else []
+        return effects
+
+    def on_opened(self, opened: Opened) -> list[Effect]:
+        self.opened = opened
+        effects: list[Effect] = list(self.miner.on_opened(opened)) if self.miner is not None else []
+        return effects + (self.evaluator.on_opened(opened) if self.evaluator is not None else [])
+
+    def on_fetched(self, ref: BlobRef) -> list[Effect]:
+        effects: list[Effect] = list(self.keeper.advance())
+        effects += self.miner.advance() if self.miner is not None else []
+        effects += self.validator.on_fetched(ref) if self.validator is not None else []
+        return effects + (self.evaluator.advance() if self.evaluator is not None else [])
+
+    def on_answer(self, answer: Answer) -> list[Effect]:
+        effects: list[Effect] = list(self.keeper.on_answer(answer))
+        if self.miner is not None:
+            effects += self.miner.on_answer(answer) + self.miner.advance()
+        effects += self.validator.on_answer(answer) if self.validator is not None else []
+        if self.evaluator is not None:
+            effects += self.evaluator.on_answer(answer) + self.evaluator.advance()
+        return effects
+
+    def on_certified(self) -> list[Effect]:
+        effects: list[Effect] = list(self.miner.on_certified()) if self.miner is not None else []
+        return effects + (self.validator.on_certified() if self.validator is not None else [])
+
+    def on_entered(self, number: int, primary: Key | None) -> list[Effect]:
+        effects: list[Effect] = list(self.validator.on_entered(number, primary)) if self.validator is not None else []
+        return effects + (self.evaluator.on_entered(number, primary) if self.evaluator is not None else [])
+
+    def on_tick(self) -> list[Effect]:
+        effects: list[Effect] = []
+        for one in (self.miner, self.validator, self.evaluator):
+            effects += one.on_tick() if one is not None else []
+        return effects
+
+    def on_heard(self, message: Verified[Commitment]) -> tuple[list[Effect], str]:
+        """A miner's word, and why it is refused if it is false; likewise below."""
+        return self.validator.on_heard(message) if self.validator is not None else ([], "")
+
+    def on_report(self, message: Verified[Report]) -> tuple[list[Effect], str]:
+        if self.validator is None or self.evaluator is None:
+            return [], ""
+        if message.body.step == Step.EVALUATION:
+            return self.evaluator.on_report(message)
+        return self.validator.on_report(message)
+
+    def on_draft(self, message: Verified[Draft]) -> tuple[list[Effect], str]:
+        return self.validator.on_draft(message) if self.validator is not None else ([], "")
+
+    def judge(self, record: Seal | Update | Evaluation, final: bool) -> tuple[str | None, list[Effect]]:
+        """As `Validator.judge`, of every kind of record."""
+        if isinstance(record, Evaluation):
+            return evaluation_fault(record, self._roles.electorate), []
+        if self.validator is None:
+            return None, []
+        return self.validator.judge(record, final)
