@@ -11,7 +11,9 @@ import uvloop
 from potd.runtime.libp2p import Libp2pNetwork
 from potd.runtime.network import Gossiped, NetworkConfig, NetworkEvent, NodeKey
 
-TOPIC = "/potd/c0ffee/commitments/1"
+NETWORK = "c0ffee"
+TOPIC = "commitments"
+WIRE_TOPIC = f"/potd/{NETWORK}/{TOPIC}/1"
 PATIENCE_S = 30
 
 
@@ -40,7 +42,7 @@ async def main(folder: str) -> None:
     callbacks = Callbacks()
     network = Libp2pNetwork(
         bytes(range(32)),
-        network="c0ffee",
+        network=NETWORK,
         topics=(TOPIC,),
         kinds=("blob",),
         callbacks=callbacks,
@@ -48,7 +50,7 @@ async def main(folder: str) -> None:
     )
     async with network:
         peer = await asyncio.create_subprocess_exec(
-            "node", "peer.mjs", network.addresses[0], TOPIC, cwd=folder,
+            "node", "peer.mjs", network.addresses[0], WIRE_TOPIC, cwd=folder,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
         assert peer.stdin is not None

@@ -11,6 +11,8 @@ Streams of a pair of nodes:
   arrive twice, or not at all.
 - `/potd/<network>/ask/<kind>/1`, up to four a kind, kept open: question, answer, question, ...
 - `/ipfs/ping/1.0.0`, one per connection, kept open.
+
+Topics are `/potd/<network>/<topic>/1` on the wire and `<topic>` everywhere else.
 """
 
 from potd.runtime.libp2p.network import Libp2pNetwork

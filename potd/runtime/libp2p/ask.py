@@ -15,11 +15,9 @@ from potd.runtime.libp2p.peers import Peer, Peers, QuestionStream
 from potd.runtime.libp2p.streams import (
     BROKEN,
     LENGTH,
-    WRITE_BYTES,
     Nonsense,
     NotSpoken,
     Reader,
-    framed,
     kept,
     readable,
     write,
@@ -98,7 +96,7 @@ class Asker:
         self, peer: Peer, kind: str, asked: QuestionStream, question: bytes, answer_bytes_max: int
     ) -> bytes:
         async with kept(asked.stream):
-            await write(asked.stream, framed(question))
+            await write(asked.stream, LENGTH.pack(len(question)), question)
             size, status = ANSWER.unpack(await asked.reader.exactly(ANSWER.size))
             if size > (answer_bytes_max if status == ANSWERED else REASON_BYTES_MAX) or status > FAILED:
                 raise Nonsense("too long" if status <= FAILED else "malformed")
@@ -173,11 +171,7 @@ class Answerer:
             status, answer = await self._answer(peer.key, kind, question)
         await self._peers.afford(peer.buckets.answer_bytes, len(answer))
         head = ANSWER.pack(len(answer), status)
-        if len(answer) <= WRITE_BYTES - ANSWER.size:
-            await stream.write(head + answer)
-        else:
-            await stream.write(head)
-            await write(stream, answer)
+        await write(stream, head, answer)
         peer.bytes_out += len(head) + len(answer)
 
     async def _answer(self, key: NodeKey, kind: str, question: bytes) -> tuple[int, bytes]:

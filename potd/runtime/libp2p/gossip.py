@@ -1,6 +1,11 @@
-"""Messages on topics. Knows how large and how many they may be, not what they say."""
+"""Messages on topics. Knows how large and how many they may be, not what they say.
+
+On the wire a topic carries the network's name, so that what is said on one network is never passed on by
+another; everybody else calls it by its plain name.
+"""
 
 import contextlib
+import functools
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -16,11 +21,17 @@ from potd.runtime.libp2p.peers import Peers
 from potd.runtime.network import GOSSIP_BYTES_MAX, Callbacks, Gossiped, NetworkConfig
 
 
+def wire_topic(network: str, topic: str) -> str:
+    """What a topic is called on the wire."""
+    return f"/potd/{network}/{topic}/1"
+
+
 class Topics:
     """What we hear and publish by GossipSub 1.1. `topics` are heard, `fanout` only published on."""
 
     def __init__(
         self,
+        network: str,
         topics: Sequence[str],
         fanout: Sequence[str],
         config: NetworkConfig,
@@ -34,14 +45,14 @@ class Topics:
         self._callbacks = callbacks
         self._peers = peers
         self._backlog = backlog
-        known = frozenset((*topics, *fanout))
+        self._wire = {topic: wire_topic(network, topic) for topic in (*topics, *fanout)}
         self._router = patches.Router(heartbeat_s=config.heartbeat_s, refuse=peers.refuse)
         self.pubsub = patches.Gossip(
-            host, self._router, topics=known, rpc_bytes_max=2 * GOSSIP_BYTES_MAX, admit=self._admits,
-            afford=self._afford,
+            host, self._router, topics=frozenset(self._wire.values()), rpc_bytes_max=2 * GOSSIP_BYTES_MAX,
+            admit=self._admits, afford=self._afford,
         )  # fmt: skip
-        for topic in known:
-            self.pubsub.set_topic_validator(topic, self._screen, False)
+        for topic, wire in self._wire.items():
+            self.pubsub.set_topic_validator(wire, functools.partial(self._screen, topic), False)
         self._publications, self._published = trio.open_memory_channel[tuple[str, bytes]](patches.GOSSIP_QUEUE_MAX)
 
     @contextlib.asynccontextmanager
@@ -57,7 +68,7 @@ class Topics:
     async def start(self, nursery: trio.Nursery) -> None:
         """Subscribe, hear and publish, in tasks of the nursery."""
         for topic in self._topics:
-            nursery.start_soon(self._hear, topic, await self.pubsub.subscribe(topic))
+            nursery.start_soon(self._hear, topic, await self.pubsub.subscribe(self._wire[topic]))
         nursery.start_soon(self._publish)
 
     def publish(self, topic: str, data: bytes) -> None:
@@ -68,7 +79,7 @@ class Topics:
 
     async def _publish(self) -> None:
         async for topic, data in self._published:
-            await self.pubsub.publish(topic, data)
+            await self.pubsub.publish(self._wire[topic], data)
             self._peers.counts["gossip published"] += 1
 
     async def _hear(self, topic: str, subscription: Any) -> None:
@@ -82,7 +93,7 @@ class Topics:
             self._backlog.put(Gossiped(topic, origin, message.data), len(message.data))
             await self._backlog.wait_for_room()
 
-    def _screen(self, forwarder: ID, message: rpc_pb2.Message) -> bool:
+    def _screen(self, topic: str, forwarder: ID, message: rpc_pb2.Message) -> bool:
         if forwarder == self._host.get_id():
             return True
         why = None
@@ -92,7 +103,7 @@ class Topics:
             why = "too long"
         elif key_of(ID(message.from_id)) is None:
             why = "origin is not an Ed25519 key"
-        elif not self._callbacks.screen(message.topicIDs[0], message.data):
+        elif not self._callbacks.screen(topic, message.data):
             why = "screened"
         if why is not None:
             self._peers.refuse(forwarder, "gossip", why)

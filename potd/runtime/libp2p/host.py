@@ -79,7 +79,9 @@ class Host:
         self.swarm = self._new_swarm()
         host = patches.Host(self.swarm, refuse=self.peers.refuse, streams_per_peer_max=config.streams_per_peer_max)
         host.announce([Multiaddr(address.text) for address in addresses])
-        self.topics = Topics(self._topics, self._fanout, config, host, self._callbacks, self.peers, self.backlog)
+        self.topics = Topics(
+            self._network, self._topics, self._fanout, config, host, self._callbacks, self.peers, self.backlog
+        )
         stopping = trio.Event()
         try:
             async with host.run([]), self.topics.running(), trio.open_nursery() as nursery:

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
@@ -35,7 +34,7 @@ class Libp2pNetwork:
     """A `Network` over libp2p: Noise and Yamux on TCP, GossipSub 1.1.
 
     `seed` is the Ed25519 seed of the node key, 32 bytes; `network` the hex prefix of the genesis digest that
-    names our streams; `topics` are heard, `fanout` only published on; `kinds` are what peers may ask about.
+    names our streams and topics; `topics` are heard, `fanout` only published on; `kinds` are what peers may ask about.
     """
 
     def __init__(
@@ -136,11 +135,12 @@ class Libp2pNetwork:
 
     def send(self, peer: NodeKey, frame: bytes) -> None:
         assert len(frame) <= FRAME_BYTES_MAX, f"a frame of {len(frame)} bytes"
-        box = self._host.peers.outbox(peer)
-        if box.put(frame, time.monotonic()):
+        box = self._host.peers.put(peer, frame)
+        if box is not None:
             self._crossing.to_trio(box.awaken)
 
     def publish(self, topic: str, data: bytes) -> None:
+        assert topic in self._names[1] + self._names[2], f"not a topic of ours: {topic!r}"
         assert len(data) <= GOSSIP_BYTES_MAX, f"gossip of {len(data)} bytes"
         self._crossing.to_trio(self._host.topics.publish, topic, data)
 
@@ -163,10 +163,13 @@ class Libp2pNetwork:
             self._asking.discard(answer)
 
     def dial(self, addresses: Sequence[str]) -> None:
-        self._crossing.to_trio(self._host.dialler.dial, [parse_address(text) for text in addresses])
+        parsed = [parse_address(text) for text in addresses]
+        if not self._closing:
+            self._crossing.to_trio(self._host.dialler.dial, parsed)
 
     def drop(self, peer: NodeKey, reason: str) -> None:
-        self._crossing.to_trio(self._host.drop, peer, reason)
+        if not self._closing:
+            self._crossing.to_trio(self._host.drop, peer, reason)
 
     def peers(self) -> tuple[PeerInfo, ...]:
         return self._host.peers.described()

@@ -61,6 +61,10 @@ class Outbox:
         """Have the writer look. On the trio side."""
         self.wake.set()
 
+    @property
+    def empty(self) -> bool:
+        return not self._frames
+
     def _drop(self) -> None:
         self._bytes -= len(self._frames.popleft()[1])
         self.dropped += 1

@@ -1,5 +1,6 @@
 """Who is connected, and what is counted of each. Opens no stream and closes no connection."""
 
+import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -55,7 +56,7 @@ class Peer:
     guest: bool = False
     announced: tuple[Address, ...] = ()
     reason: str = "connection lost"
-    votes_in: INetStream | None = None
+    votes_in: trio.CancelScope | None = None  # of the reader of its newest votes stream
     idle: dict[str, list[QuestionStream]] = field(default_factory=dict)
     turns: dict[str, trio.Semaphore] = field(default_factory=dict)
     rtt_ms: float | None = None
@@ -69,7 +70,7 @@ class Peer:
 class Peers:
     """The connected peers, outboxes also of others, and the counters.
 
-    The asyncio side reads all of it, and makes outboxes.
+    The asyncio side reads all of it, and puts frames into outboxes.
     """
 
     def __init__(self, config: NetworkConfig) -> None:
@@ -78,10 +79,28 @@ class Peers:
         self.outboxes: dict[NodeKey, Outbox] = {}
         self.counts: Counter[str] = Counter()
         self.met = trio.Event()  # somebody came up
+        self._lock = threading.Lock()  # for making and forgetting outboxes
+        self._dropped = 0  # frames, in outboxes that are forgotten
 
     def outbox(self, key: NodeKey) -> Outbox:
-        """The outbox of a peer, connected or not. From either thread."""
-        return self.outboxes.get(key) or self.outboxes.setdefault(key, Outbox(self._config))
+        """The outbox of a peer, connected or not."""
+        with self._lock:
+            return self._outbox(key)
+
+    def put(self, key: NodeKey, frame: bytes) -> Outbox | None:
+        """Queue a frame for a peer, connected or not. Returns the outbox if its writer must be woken.
+
+        From either thread.
+        """
+        with self._lock:
+            box = self._outbox(key)
+            return box if box.put(frame, time.monotonic()) else None
+
+    def _outbox(self, key: NodeKey) -> Outbox:
+        box = self.outboxes.get(key)
+        if box is None:
+            box = self.outboxes[key] = Outbox(self._config)
+        return box
 
     def of(self, peer: ID) -> Peer | None:
         """The connected peer of this id."""
@@ -107,10 +126,17 @@ class Peers:
             await trio.sleep(wait)
 
     def expire(self, before: float) -> None:
-        """Drop frames that were queued earlier than that for peers that stay away."""
-        for key, box in list(self.outboxes.items()):
-            if key not in self.connected or self.connected[key].instance is None:
-                box.expire(before)
+        """Drop frames that were queued earlier than that for peers that stay away.
+
+        The outbox of an absent peer is forgotten with its last frame: keys cost a stranger nothing.
+        """
+        with self._lock:
+            for key, box in list(self.outboxes.items()):
+                if key not in self.connected or self.connected[key].instance is None:
+                    box.expire(before)
+                if key not in self.connected and box.empty:
+                    self._dropped += box.dropped
+                    del self.outboxes[key]
 
     def described(self) -> tuple[PeerInfo, ...]:
         """See `Network.peers`. From either thread."""
@@ -126,5 +152,6 @@ class Peers:
 
     def counters(self) -> dict[str, int]:
         """See `Network.counters`. From either thread."""
-        dropped = sum(box.dropped for box in list(self.outboxes.values()))
+        with self._lock:
+            dropped = self._dropped + sum(box.dropped for box in self.outboxes.values())
         return {**dict(self.counts), "frames dropped": dropped}

@@ -40,9 +40,9 @@ class Reader:
         self._buffer = bytearray()
 
     @property
-    def begun(self) -> bool:
-        """Whether there is a byte that nobody has taken yet."""
-        return bool(self._buffer)
+    def held(self) -> int:
+        """How many bytes are here that nobody has taken yet."""
+        return len(self._buffer)
 
     async def begin(self) -> None:
         """Wait for the first byte, however long."""
@@ -50,6 +50,7 @@ class Reader:
             await self._fill(patches.READ_BYTES)
 
     async def exactly(self, count: int) -> bytes:
+        """That many bytes. Memory grows with what has arrived, not with what was announced."""
         while len(self._buffer) < count:
             await self._fill(max(count - len(self._buffer), patches.READ_BYTES))
         taken = bytes(memoryview(self._buffer)[:count])
@@ -72,10 +73,14 @@ class Reader:
 
     async def framed(self, bytes_max: int) -> bytes:
         """One length-prefixed frame. Raises Nonsense on a length above `bytes_max`."""
+        return await self.exactly(await self.length(bytes_max))
+
+    async def length(self, bytes_max: int) -> int:
+        """The length before a frame. Raises Nonsense on one above `bytes_max`."""
         (size,) = LENGTH.unpack(await self.exactly(LENGTH.size))
         if size > bytes_max:
             raise Nonsense("too long")
-        return await self.exactly(size)
+        return int(size)
 
     async def _fill(self, count: int) -> None:
         piece = await self._stream.read(count)
@@ -98,9 +103,15 @@ async def kept(stream: INetStream) -> AsyncIterator[None]:
         raise
 
 
-async def write(stream: INetStream, data: bytes) -> None:
-    for start in range(0, len(data), WRITE_BYTES):
-        await stream.write(data[start : start + WRITE_BYTES])
+async def write(stream: INetStream, head: bytes, body: bytes) -> None:
+    """Write both, in pieces that fill a Yamux frame.
+
+    A large body is not copied as a whole, because many peers may get the same one at once.
+    """
+    first = WRITE_BYTES - len(head)
+    await stream.write(head + body[:first])
+    for start in range(first, len(body), WRITE_BYTES):
+        await stream.write(body[start : start + WRITE_BYTES])
 
 
 async def open_stream(conn: SwarmConn, protocol: TProtocol, patience_s: float) -> INetStream:

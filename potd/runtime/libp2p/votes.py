@@ -42,11 +42,12 @@ class Votes:
                     await box.wake.wait()
                     box.wake = trio.Event()
                     continue
-                data = b"".join(map(framed, frames))
+                *small, last = frames
+                head = b"".join(map(framed, small)) + LENGTH.pack(len(last))
                 try:
                     if stream is None:
                         stream = await self._connections.open_to(peer, self.protocol)
-                    await write(stream, data)
+                    await write(stream, head, last)
                 except Exception as error:  # BROKEN, or what nobody foresaw: the stream is of no more use
                     log.debug("votes stream lost: %r", error)
                     if stream is not None:
@@ -59,7 +60,7 @@ class Votes:
                     continue
                 failures = 0
                 peer.frames_out += len(frames)
-                peer.bytes_out += len(data)
+                peer.bytes_out += len(head) + len(last)
 
     async def on_stream(self, stream: INetStream) -> None:
         """Hear frames, one after another, as fast as the peer may send."""
@@ -67,25 +68,13 @@ class Votes:
         if peer is None:
             return
         if peer.votes_in is not None:
-            await patches.reset(peer.votes_in)  # it opened another: the old one is lost to it
-        peer.votes_in = stream
+            peer.votes_in.cancel()  # it opened another: the old one is lost to it
+        scope = peer.votes_in = trio.CancelScope()
         reader = Reader(stream)
         try:
-            async with kept(stream):
-                while True:
-                    await self._backlog.wait_for_room()
-                    frame = reader.framed_already(FRAME_BYTES_MAX)
-                    if frame is None and not reader.begun:
-                        await reader.begin()
-                        continue
-                    if frame is None:
-                        with trio.fail_after(self._config.unfinished_s):
-                            frame = await reader.framed(FRAME_BYTES_MAX)
-                    peer.frames_in += 1
-                    peer.bytes_in += len(frame) + LENGTH.size
-                    self._backlog.put(Framed(peer.key, frame), len(frame))
-                    await self._peers.afford(peer.buckets.frames, 1)
-                    await self._peers.afford(peer.buckets.frame_bytes, len(frame))
+            with scope:
+                async with kept(stream):
+                    await self._read(peer, reader)
         except Nonsense:
             self._peers.refuse(id_of(peer.key), "votes", "frame too long")
         except trio.TooSlowError:
@@ -93,5 +82,30 @@ class Votes:
         except BROKEN:
             pass
         finally:
-            if peer.votes_in is stream:
+            # Half a frame costs what a whole one does, or who never finishes any could send without end.
+            peer.buckets.frame_bytes.spend(reader.held, trio.current_time())
+            if peer.votes_in is scope:
                 peer.votes_in = None
+
+    async def _read(self, peer: Peer, reader: Reader) -> None:
+        await self._peers.afford(peer.buckets.frame_bytes, 0)  # what its last stream owes
+        while True:
+            await self._backlog.wait_for_room()
+            frame = reader.framed_already(FRAME_BYTES_MAX)
+            if frame is None and not reader.held:
+                await reader.begin()
+                continue
+            if frame is None:
+                frame = await self._finish(reader)
+            peer.frames_in += 1
+            peer.bytes_in += len(frame) + LENGTH.size
+            self._backlog.put(Framed(peer.key, frame), len(frame))
+            await self._peers.afford(peer.buckets.frames, 1)
+            await self._peers.afford(peer.buckets.frame_bytes, len(frame))
+
+    async def _finish(self, reader: Reader) -> bytes:
+        """The frame that has begun. A slow line may send a large one, so the patience is for each MiB of it."""
+        with trio.fail_after(self._config.unfinished_s) as patience:
+            size = await reader.length(FRAME_BYTES_MAX)
+            patience.deadline += (size >> 20) * self._config.unfinished_s
+            return await reader.exactly(size)

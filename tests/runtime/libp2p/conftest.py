@@ -24,7 +24,8 @@ from potd.runtime.network import (
 Event = TypeVar("Event")
 
 NETWORK = "c0ffee"
-TOPIC = f"/potd/{NETWORK}/commitments/1"
+TOPIC = "commitments"
+WIRE_TOPIC = f"/potd/{NETWORK}/{TOPIC}/1"
 QUICK = NetworkConfig(
     listen=("/ip4/127.0.0.1/tcp/0",),
     handshake_s=1.0,
@@ -43,6 +44,7 @@ class Witness:
         self.refusal: str | None = None
         self.screened: set[bytes] = set()
         self.answers: dict[bytes, Callable[[], Awaitable[bytes]]] = {}
+        self.topics: set[str] = set()  # that we were asked to screen
         self._changed = asyncio.Event()
 
     def heard(self, event: NetworkEvent) -> None:
@@ -50,6 +52,7 @@ class Witness:
         self._changed.set()
 
     def screen(self, topic: str, data: bytes) -> bool:
+        self.topics.add(topic)
         return data not in self.screened
 
     def hello(self) -> bytes:
@@ -80,18 +83,25 @@ class Witness:
 class Node:
     """One node: its network and the witness that it talks to."""
 
-    def __init__(self, name: str, config: NetworkConfig) -> None:
+    def __init__(self, name: str, config: NetworkConfig, network: str) -> None:
         from potd.runtime.libp2p import Libp2pNetwork
 
         self.witness = Witness(name)
         self.network = Libp2pNetwork(
             hashlib.sha256(name.encode()).digest(),
-            network=NETWORK,
+            network=network,
             topics=(TOPIC,),
             kinds=("blob", "block"),
             callbacks=self.witness,
             config=config,
         )
+
+    async def __aenter__(self) -> "Node":
+        await self.network.__aenter__()
+        return self
+
+    async def __aexit__(self, *given: Any) -> None:
+        await self.network.__aexit__(*given)
 
     @property
     def key(self) -> NodeKey:
@@ -135,7 +145,7 @@ class Node:
 
     def subscribers(self) -> int:
         """How many peers we know to listen to the topic."""
-        return len(self.network._host.topics.pubsub.peer_topics.get(TOPIC, ()))
+        return len(self.network._host.topics.pubsub.peer_topics.get(WIRE_TOPIC, ()))
 
     async def until_subscribed(self, count: int) -> None:
         async with asyncio.timeout(10):
@@ -147,20 +157,21 @@ class Nodes:
     """Makes nodes, runs tests on uvloop."""
 
     topic = TOPIC
+    wire_topic = WIRE_TOPIC
     name = NETWORK
 
     def run(self, test: Coroutine[Any, Any, None]) -> None:
         uvloop.run(asyncio.wait_for(test, 60))
 
-    def new(self, name: str, **changes: Any) -> Node:
-        return Node(name, replace(QUICK, **changes))
+    def new(self, name: str, *, network: str = NETWORK, **changes: Any) -> Node:
+        return Node(name, replace(QUICK, **changes), network)
 
     @contextlib.asynccontextmanager
     async def started(self, *names: str, **changes: Any) -> AsyncIterator[list[Node]]:
         async with contextlib.AsyncExitStack() as stack:
             made = [self.new(name, **changes) for name in names]
             for node in made:
-                await stack.enter_async_context(node.network)
+                await stack.enter_async_context(node)
             yield made
 
     @contextlib.asynccontextmanager

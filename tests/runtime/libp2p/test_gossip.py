@@ -62,3 +62,33 @@ def test_gossip_beyond_a_forwarders_allowance_is_dropped_and_counted(nodes: "Nod
             assert next(peer for peer in bob.network.peers() if peer.key == alice.key).refused >= 80
 
     nodes.run(run())
+
+
+def test_what_is_said_on_another_network_is_not_heard(nodes: "Nodes") -> None:
+    async def run() -> None:
+        async with nodes.pair() as (alice, bob), nodes.new("eve", network="0badcafe") as eve:
+            eve.network.dial(alice.network.addresses)
+            await alice.until_up(eve)  # their hellos agree, as those of real nodes would not
+            await alice.until_subscribed(1)
+            alice.network.publish(nodes.topic, b"ours")
+            eve.network.publish(nodes.topic, b"theirs")
+            assert await bob.until_gossip(1) == [b"ours"]
+            await eve.until_counted("gossip published")
+            bob.network.publish(nodes.topic, b"also ours")
+            assert await alice.until_gossip(1) == [b"also ours"]
+            assert (eve.gossip(), alice.subscribers()) == ([], 1)
+
+    nodes.run(run())
+
+
+def test_a_topic_carries_the_networks_name_on_the_wire_only(nodes: "Nodes") -> None:
+    async def run() -> None:
+        async with nodes.pair() as (alice, bob):
+            await alice.until_subscribed(1)
+            assert set(alice.network._host.topics.pubsub.peer_topics) == {"/potd/c0ffee/commitments/1"}
+            alice.network.publish("commitments", b"news")
+            await bob.until_gossip(1)
+            assert bob.witness.all(Gossiped) == [Gossiped("commitments", alice.key, b"news")]
+            assert bob.witness.topics == {"commitments"}
+
+    nodes.run(run())

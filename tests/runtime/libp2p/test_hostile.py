@@ -21,7 +21,7 @@ from multiaddr import Multiaddr  # type: ignore[import-untyped]  # it ships no t
 
 from potd.runtime.libp2p import patches
 from potd.runtime.libp2p.addresses import parse_address
-from potd.runtime.network import PeerDown, PeerUp
+from potd.runtime.network import FRAME_BYTES_MAX, Allowance, Allowances, PeerDown, PeerUp
 
 if TYPE_CHECKING:
     from tests.runtime.libp2p.conftest import Node, Nodes
@@ -192,7 +192,7 @@ def test_a_frame_that_is_too_long_is_refused(nodes: "Nodes") -> None:
             async def attack(mallory: Mallory) -> None:
                 await mallory.say_hello()
                 stream = await mallory.open(VOTES)
-                await stream.write(struct.pack("!I", (1 << 20) + 1))
+                await stream.write(struct.pack("!I", FRAME_BYTES_MAX + 1))
                 await until_reset(stream)
 
             await attacked(alice, attack)
@@ -232,6 +232,33 @@ def test_what_is_begun_and_never_finished_is_refused(nodes: "Nodes", protocol: s
 
             await attacked(alice, attack)
             assert alice.network.counters()[f"refused {name} never finished"] == 1
+            await alive(alice, bob)
+
+    nodes.run(run())
+
+
+def test_half_frames_on_ever_new_streams_are_paid_for_and_only_the_newest_is_read(nodes: "Nodes") -> None:
+    async def run() -> None:
+        allowances = Allowances(frame_bytes=Allowance(rate=1 << 20, burst=1 << 20))
+        async with nodes.pair(allowances=allowances) as (alice, bob):
+
+            async def attack(mallory: Mallory) -> None:
+                await mallory.say_hello()
+                streams = [await mallory.open(VOTES) for _ in range(4)]
+                for stream in streams[:-1]:
+                    await until_reset(stream)
+                for _ in range(4):
+                    await streams[-1].write(struct.pack("!I", FRAME_BYTES_MAX) + bytes(1_000_000))
+                    await trio.sleep(0.1)
+                    streams.append(await mallory.open(VOTES))
+                    await until_reset(streams[-2])
+                await streams[-1].write(struct.pack("!I", 4) + b"late")
+                while not alice.frames():
+                    await trio.sleep(0.01)
+
+            await attacked(alice, attack)
+            assert alice.frames() == [b"late"]
+            assert alice.network.counters()["inputs delayed"] > 0
             await alive(alice, bob)
 
     nodes.run(run())
@@ -357,7 +384,7 @@ def test_gossip_in_the_name_of_another_is_refused(nodes: "Nodes") -> None:
                 for seqno in range(3):
                     forged = rpc_pb2.Message(
                         from_id=b"\x00\x24\x08\x01\x12\x20" + bob.key, seqno=bytes([seqno] * 8), data=b"lies",
-                        topicIDs=[nodes.topic], signature=bytes(64),
+                        topicIDs=[nodes.wire_topic], signature=bytes(64),
                     )  # fmt: skip
                     await stream.write(prefixed(rpc_pb2.RPC(publish=[forged]).SerializeToString()))
                 await trio.sleep(0.2)

@@ -42,6 +42,21 @@ def test_stopping_is_quick_and_leaves_no_thread(nodes: "Nodes") -> None:
     nodes.run(run())
 
 
+def test_orders_that_come_while_it_stops_are_passed_over(nodes: "Nodes") -> None:
+    async def run() -> None:
+        async with nodes.pair() as (alice, bob):
+            place = bob.network.addresses
+            stopping = asyncio.create_task(alice.network.__aexit__(None, None, None))
+            while not stopping.done():
+                alice.network.dial(place)
+                alice.network.drop(bob.key, "a test")
+                alice.network.send(bob.key, b"too late")
+                await asyncio.sleep(0)
+            await stopping
+
+    nodes.run(run())
+
+
 def test_peers_are_described(nodes: "Nodes") -> None:
     async def run() -> None:
         async with nodes.pair(ping_every_s=0.1) as (alice, bob):

@@ -322,7 +322,12 @@ def test_a_stock_host_may_identify_ping_and_gossip(nodes: "Nodes") -> None:
     async def run() -> None:
         async with nodes.started("alice", handshake_s=1.0) as (alice,):
             child = await asyncio.create_subprocess_exec(
-                sys.executable, "-c", STOCK, alice.network.addresses[0], nodes.topic, stdout=asyncio.subprocess.PIPE
+                sys.executable,
+                "-c",
+                STOCK,
+                alice.network.addresses[0],
+                nodes.wire_topic,
+                stdout=asyncio.subprocess.PIPE,
             )
             assert child.stdout is not None
             try:

@@ -3,7 +3,7 @@
 import time
 from typing import TYPE_CHECKING
 
-from potd.runtime.network import Allowance, Allowances, Framed
+from potd.runtime.network import FRAME_BYTES_MAX, Allowance, Allowances, Framed
 
 if TYPE_CHECKING:
     from tests.runtime.libp2p.conftest import Nodes
@@ -12,13 +12,26 @@ if TYPE_CHECKING:
 def test_frames_arrive_whole_and_in_order(nodes: "Nodes") -> None:
     async def run() -> None:
         async with nodes.pair() as (alice, bob):
-            frames = [bytes([n]) * (n * 997) for n in range(200)] + [bytes(1 << 20)]
+            frames = [bytes([n]) * (n * 997) for n in range(200)] + [bytes(FRAME_BYTES_MAX)]
             for frame in frames:
                 alice.network.send(bob.key, frame)
                 bob.network.send(alice.key, frame)
             assert await bob.until_frames(len(frames)) == frames
             assert await alice.until_frames(len(frames)) == frames
             assert {event.peer for event in bob.witness.all(Framed)} == {alice.key}
+
+    nodes.run(run())
+
+
+def test_a_large_frame_may_take_its_time(nodes: "Nodes") -> None:
+    async def run() -> None:
+        # Slowed down by its sender's votes, it is here after more than the patience for a small one.
+        async with nodes.pair(unfinished_s=0.05) as (alice, bob):
+            frames = [bytes([n]) * FRAME_BYTES_MAX for n in range(4)]
+            for frame in frames:
+                alice.network.send(bob.key, frame)
+            assert await bob.until_frames(4) == frames
+            assert "refused votes: frame never finished" not in bob.network.counters()
 
     nodes.run(run())
 
