@@ -10,14 +10,14 @@ import numpy as np
 from potd.arithmetic.aggregate import accumulate, mean, zero_sums
 from potd.arithmetic.bounds import WEIGHT_ONE, check_bounds
 from potd.arithmetic.optimise import from_micro, rate_micro, step
-from potd.arithmetic.quantise import Blocks, Floats, decode_aggregate, decode_payload, payload_grid, to_bytes
+from potd.arithmetic.quantise import Blocks, Floats, decode_aggregate, decode_payload, to_bytes
 from potd.arithmetic.robust import clip_weights, norm_squared, shares
 from potd.wire.blobs import read_blob, write_blob
 from potd.wire.codec import Malformed
 from potd.wire.ids import NO_BLOB, BlobRef
-from potd.wire.jobs import Aggregate, Aggregated, Applied, Apply, Failed, Judgement
+from potd.wire.jobs import Aggregate, Aggregated, Applied, Apply, Failed, Judgement, Payload
 from potd.wire.rounds import Outcome
-from potd.wire.tasks import TaskSpec
+from potd.wire.tasks import BINDING_BYTES, TaskSpec, payload_bytes
 
 JOBS: tuple[type[Aggregate] | type[Apply], ...] = (Aggregate, Apply)
 RESIDENT_BYTES = 256 * 1024 * 1024  # of contributions kept in memory at a time, but always at least one
@@ -50,7 +50,7 @@ def aggregate(job: Aggregate, folder: Path) -> Aggregated:
     if not all(payload.units for payload in job.payloads):
         raise ValueError("a payload that stands for no units")
 
-    resident = max(1, RESIDENT_BYTES // payload_grid(job.spec.encoding).encoded_bytes(job.spec.model.parameters))
+    resident = max(1, RESIDENT_BYTES // payload_bytes(job.spec))
     weights, kept = _judged(job, folder, resident)
     judgements = tuple(
         Judgement(int(Outcome.COUNTED), weights[index]) if index in weights else Judgement(int(Outcome.MALFORMED), 0)
@@ -65,8 +65,8 @@ def aggregate(job: Aggregate, folder: Path) -> Aggregated:
     counted, first = list(weights), len(kept)
     kept.clear()  # before the next group is read
     for start in range(first, len(counted), resident):
-        blobs = [job.payloads[index].blob for index in counted[start : start + resident]]
-        accumulate(sums, [_payload(job.spec, blob, folder) for blob in blobs], factors[start : start + resident])
+        group = [job.payloads[index] for index in counted[start : start + resident]]
+        accumulate(sums, [_payload(job.spec, one, folder) for one in group], factors[start : start + resident])
 
     average = mean(sums, divisor, job.spec.encoding)
     del sums
@@ -95,7 +95,7 @@ def _judged(job: Aggregate, folder: Path, resident: int) -> tuple[dict[int, int]
     kept: list[Blocks] = []
     for index, payload in enumerate(job.payloads):
         try:
-            vector = _payload(job.spec, payload.blob, folder)
+            vector = _payload(job.spec, payload, folder)
         except Malformed:
             continue
         norms[index] = norm_squared(vector) if job.spec.rule == "clip" else 0
@@ -116,13 +116,15 @@ def _step(job: Aggregate | Apply, gradient: Blocks, folder: Path) -> tuple[BlobR
     return write_blob(folder, _raw(theta)), write_blob(folder, _raw(momentum))
 
 
-def _payload(spec: TaskSpec, blob: BlobRef, folder: Path) -> Blocks:
+def _payload(spec: TaskSpec, payload: Payload, folder: Path) -> Blocks:
     """A contribution. Raises Malformed for what its name or its bytes say, the same everywhere; OSError otherwise."""
-    parameters = spec.model.parameters
-    expected = payload_grid(spec.encoding).encoded_bytes(parameters)
-    if blob.size != expected:
-        raise Malformed(f"a payload of {blob.size} bytes, not {expected}")
-    return decode_payload(read_blob(folder, blob), parameters, spec.encoding)
+    expected = payload_bytes(spec)
+    if payload.blob.size != expected:
+        raise Malformed(f"a payload of {payload.blob.size} bytes, not {expected}")
+    data = memoryview(read_blob(folder, payload.blob))
+    if data[:BINDING_BYTES] != payload.binding:
+        raise Malformed("a payload of another miner, round or model")
+    return decode_payload(data[BINDING_BYTES:], spec.model.parameters, spec.encoding)
 
 
 def _floats(spec: TaskSpec, blob: BlobRef, what: str, folder: Path) -> Floats:

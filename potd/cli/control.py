@@ -6,6 +6,7 @@ A question is `{"command": NAME, ...}`. An answer is `{"ok": true, ...}` or `{"o
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 from collections.abc import Iterator
@@ -40,7 +41,8 @@ def stream(home: Path, command: str, *, patience_s: float | None = None, **field
         except OSError as error:
             raise Failure(Exit.CONFIGURATION, f"{path}: {error.strerror or error}") from None
         try:
-            connection.sendall(json.dumps({"command": command, **fields}).encode() + b"\n")
+            with contextlib.suppress(ConnectionError):  # it may refuse us before it has heard us out, and say why
+                connection.sendall(json.dumps({"command": command, **fields}).encode() + b"\n")
             with connection.makefile("rb") as lines:
                 while line := lines.readline(ANSWER_BYTES_MAX):
                     answer = _parsed(line)

@@ -27,7 +27,7 @@ from potd.wire.codec import Malformed, decode
 from potd.wire.envelope import Signed
 from potd.wire.ids import NO_BLOB, NOTHING, AccountId, Digest, TaskId, digest, short
 from potd.wire.rounds import Commitment, Contribution, Evaluation, Measured, Outcome, Report, Seal, Step, Update
-from potd.wire.tasks import TaskSpec
+from potd.wire.tasks import TaskSpec, payload_bytes
 
 DEADLINE_FACTOR = 2  # a deadline is so many times the slowest arrival,
 DEADLINE_SLACK_TICKS = 4  # and a little more, so that quick rounds do not fail by the network's noise
@@ -117,6 +117,8 @@ def _commitment_fault(task: Task, spec: TaskSpec, miner: Miner | None, body: Com
         return f"taken at model {short(body.model)}, not {short(task.model.root)}"
     if body.samples != miner.units * spec.unit_batch:
         return f"{body.samples} samples, assigned were {miner.units * spec.unit_batch}"
+    if body.finite and body.payload.size != payload_bytes(spec):
+        return f"a payload of {body.payload.size} bytes, not {payload_bytes(spec)}"
     if body.rig_class != spec.rig_class:
         return f"not of the task's rig class, {spec.rig_class}"
     return ""
@@ -125,12 +127,12 @@ def _commitment_fault(task: Task, spec: TaskSpec, miner: Miner | None, body: Com
 def _deadline(spec: TaskSpec, reports: Sequence[Report], miners: Sequence[AccountId]) -> int:
     """Twice the arrival of the slowest that was sealed, within the task's bounds, in ticks.
 
-    A miner's arrival is the lower median over the reports that name it.
+    A miner's arrival is the lower median over the reports that name it, each of which counts once.
     """
     arrivals: dict[AccountId, list[int]] = {}
     for report in reports:
-        for named in report.held:
-            arrivals.setdefault(named.subject, []).append(named.ticks)
+        for subject, ticks in {named.subject: named.ticks for named in report.held}.items():
+            arrivals.setdefault(subject, []).append(ticks)
     slowest = max((lower_median(arrivals[one]) for one in miners if one in arrivals), default=0)
     ticks = DEADLINE_FACTOR * slowest + DEADLINE_SLACK_TICKS
     return max(spec.deadline_ticks_min, min(ticks, spec.deadline_ticks_max))

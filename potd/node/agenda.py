@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from potd.wire.blocks import BATCH_BYTES_MAX, Batch, Record, record_digest
-from potd.wire.codec import encode
+from potd.wire.codec import Malformed, decode, encode
 from potd.wire.envelope import Signed, Verified
-from potd.wire.ids import AccountId, Digest, TaskId
-from potd.wire.operations import Enrol, Operation
+from potd.wire.ids import AccountId, Digest, TaskId, task_id
+from potd.wire.operations import OPERATIONS, Enrol, Leave, Operation, Submit
 from potd.wire.rounds import Evaluation, Seal, Update
 
 OPERATIONS_MAX = 4096
@@ -34,8 +35,8 @@ class Agenda:
     def add_operation(self, message: Verified[Operation], tick: int, ours: bool) -> str:
         """Keep an operation for the next batch. The reason if there is no room.
 
-        An account has one place for each nonce, and nonces reach only so far ahead: the operation whose turn it is
-        always finds its place, so that no replica awaits what the primary had no room for.
+        An account has one place for each nonce, and nonces reach only so far ahead: no account can crowd out the
+        operation whose turn it is.
         """
         name = record_digest(message.signed)
         if name in self.operations:
@@ -59,33 +60,47 @@ class Agenda:
         bodies = [one.message.body for one in self.operations.values()]
         return {one.task for one in bodies if isinstance(one, Enrol) and one.account == account}
 
-    def take(self, records_max: int) -> Batch | None:
-        """The next batch: records first, for rounds wait on them, then operations by account and nonce."""
+    def take(self, records_max: int, nonce_of: Callable[[AccountId], int]) -> Batch | None:
+        """The next batch: records first, for rounds wait on them, then operations whose turn it is, by account.
+
+        `nonce_of` is the ledger's. An operation ahead of its turn would fail for nothing; a round's record is never put
+        behind another record of its task, since nobody could judge it there.
+        """
         chosen: list[Record] = []
+        touched: set[TaskId] = set()
         size = 0
-        due: list[tuple[Digest, Record]] = list(self._records.values())
-        due += [
-            (name, one.message.signed)
-            for name, one in sorted(
-                self.operations.items(), key=lambda item: (item[1].message.body.account, item[1].message.body.nonce)
-            )
-        ]
-        for name, record in due:
-            if name in self._in_flight:
+        for name, record in [*self._records.values(), *self._in_turn(nonce_of)]:
+            if name in self._in_flight or (isinstance(record, Seal | Update) and record.task in touched):
                 continue
             length = len(encode(record)) + 16
             if len(chosen) >= records_max or size + length > BATCH_BYTES_MAX:
-                break
+                if isinstance(record, Signed):
+                    break  # what comes behind it may be of the same account, and would come before its turn
+                continue
             chosen.append(record)
+            touched |= touches(record)
             size += length
             self._in_flight.add(name)
         return Batch(tuple(chosen)) if chosen else None
 
+    def _in_turn(self, nonce_of: Callable[[AccountId], int]) -> list[tuple[Digest, Record]]:
+        """The operations of each account from its next nonce on, without a gap."""
+        by_account: dict[AccountId, dict[int, Digest]] = {}
+        for name, one in self.operations.items():
+            by_account.setdefault(one.message.body.account, {})[one.message.body.nonce] = name
+        due: list[tuple[Digest, Record]] = []
+        for account, names in sorted(by_account.items()):
+            nonce = nonce_of(account)
+            while nonce in names:
+                due.append((names[nonce], self.operations[names[nonce]].message.signed))
+                nonce += 1
+        return due
+
     def executed(self, names: list[Digest]) -> None:
+        """These have been in a batch. Operations stay until the ledger can take them no more: one that came before its
+        turn has its turn yet."""
         gone = set(names)
-        for name in names:
-            self.operations.pop(name, None)
-            self._in_flight.discard(name)
+        self._in_flight -= gone
         for key in [key for key, (name, _) in self._records.items() if name in gone]:
             del self._records[key]
 
@@ -109,3 +124,20 @@ class Agenda:
 def operation_key(signed: Signed) -> str:
     """Under which name the primary owes us an operation."""
     return f"operation {record_digest(signed).hex()[:16]}"
+
+
+def touches(record: Record) -> set[TaskId]:
+    """The tasks whose state an executed record may move."""
+    if not isinstance(record, Signed):
+        return set() if isinstance(record, Evaluation) else {record.task}
+    try:
+        body = decode(record.payload, *OPERATIONS)
+    except Malformed:
+        return set()
+    match body:
+        case Submit():
+            return {task_id(encode(record))}
+        case Enrol() | Leave():
+            return {body.task}
+        case _:
+            return set()

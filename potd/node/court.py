@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from potd.consensus.events import Judge, Judged
-from potd.node.agenda import Agenda
+from potd.node.agenda import Agenda, touches
 from potd.node.tasks import Desks, Marked
-from potd.wire.blocks import BATCH_BYTES_MAX, record_digest
+from potd.wire.blocks import BATCH_BYTES_MAX, Batch, record_digest
 from potd.wire.codec import Malformed, encode
 from potd.wire.envelope import Signed, verify
 from potd.wire.genesis import Parameters
-from potd.wire.ids import Digest
+from potd.wire.ids import Digest, TaskId
 from potd.wire.operations import OPERATIONS
 from potd.wire.rounds import Evaluation, Seal, Update
 
@@ -23,7 +23,7 @@ class Case:
     another waits for its sum."""
 
     judge: Judge
-    fits: bool
+    fault: str  # of the batch as a whole
     right: set[int] = field(default_factory=set)
 
 
@@ -38,8 +38,18 @@ class Court:
         self._cases: dict[tuple[int, int], Case] = {}
 
     def open(self, judge: Judge) -> None:
-        few = len(judge.batch.records) <= self._parameters.batch_records_max
-        self._cases[(judge.view, judge.seq)] = Case(judge, few and len(encode(judge.batch)) <= BATCH_BYTES_MAX)
+        self._cases[(judge.view, judge.seq)] = Case(judge, self._batch_fault(judge.batch))
+
+    def _batch_fault(self, batch: Batch) -> str:
+        if len(batch.records) > self._parameters.batch_records_max or len(encode(batch)) > BATCH_BYTES_MAX:
+            return "a batch over the limits"
+        # A record is judged by the state before its batch, so nothing in the batch may move that state for it.
+        touched: set[TaskId] = set()
+        for record in batch.records:
+            if isinstance(record, Seal | Update) and record.task in touched:
+                return "a batch in which a round's record follows another record of its task"
+            touched |= touches(record)
+        return ""
 
     def close_all(self) -> None:
         """The view is over."""
@@ -64,8 +74,8 @@ class Court:
 
     def _verdict(self, case: Case, final: bool, trusted: bool) -> tuple[str | None, list[Marked]]:
         """Nothing if every record is right, the reason if one is wrong, None if one cannot be told yet."""
-        if not case.fits:
-            return "a batch over the limits", []
+        if case.fault:
+            return case.fault, []
         effects: list[Marked] = []
         undecided = False
         for index, record in enumerate(case.judge.batch.records):

@@ -265,7 +265,8 @@ class Run:
 
 @dataclass(frozen=True)
 class Ignore:
-    """An input came too early or too late, as honest ones do; counted by reason."""
+    """An input changed nothing, and is held against nobody: honest ones come early or late, and who wrote what came by
+    gossip is not known. Counted by reason."""
 
     reason: str
 

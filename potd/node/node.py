@@ -24,7 +24,7 @@ from potd.node.agenda import Agenda, operation_key
 from potd.node.court import Court
 from potd.node.events import Effect, Input
 from potd.node.follow import GRACE_TICKS, Follower
-from potd.node.tasks import Desks
+from potd.node.tasks import Desks, Tried
 from potd.rounds import events as rounds
 from potd.rounds.keeper import Desk
 from potd.rounds.part import Roles
@@ -123,7 +123,8 @@ class Node:
         self._unpublished: tuple[Certificate, int] | None = None
         self._trusted = False  # whether our arithmetic has passed its self-test
         self._workers: set[str] = set()
-        self._enrolled_at: dict[TaskId, int] = {}
+        self._tried: dict[TaskId, Tried] = {}
+        self._wanted: dict[BlobRef, set[TaskId]] = {}  # blobs being fetched, and for which tasks
         self._peers: set[Key] = set()
         self._ticks = 0
         self.enrolment_trouble = ""
@@ -148,12 +149,16 @@ class Node:
 
     def next_nonce(self) -> int:
         """The nonce for our account's next operation, after those that wait."""
-        account = self.ledger.account(self.account)
-        nonce = account.nonce if account is not None else 0
+        nonce = self._nonce(self.account)
         waiting = self._agenda.pending_nonces(self.account)
         while nonce in waiting:
             nonce += 1
         return nonce
+
+    def _nonce(self, account: AccountId) -> int:
+        """The nonce of an account's next operation, by the ledger."""
+        known = self.ledger.account(account)
+        return known.nonce if known is not None else 0
 
     # The machine
 
@@ -192,6 +197,7 @@ class Node:
                 return self._on_gossip(topic, data)
             case out.Fetched(ref):
                 self._held.add(ref)
+                self._wanted.pop(ref, None)
                 return self._from_rounds(self._desks.fetched(ref)) + self._judge_again()
             case out.BlobRead(ref, data):
                 self._held.add(ref)
@@ -282,16 +288,17 @@ class Node:
                     return self._rounds_said(commitment.sender, self._desks.heard(commitment))
                 case "certificates":
                     certificate = admit_certificate(data, self.network)
-                    return self._on_certificate(certificate.attestations[0].key, certificate)
+                    return self._on_certificate(None, certificate)
                 case "operations":
                     operation = admit_operation(data, self.network)
                     return self._on_operation(operation, ours=False)
                 case _:
                     return []
         except Malformed as error:
-            return [out.Refuse(bytes(32), f"{topic}: {error}")]
+            return [out.Ignore(f"{topic}: {error}")]
 
-    def _on_certificate(self, peer: Key, certificate: Certificate) -> list[Effect]:
+    def _on_certificate(self, peer: Key | None, certificate: Certificate) -> list[Effect]:
+        """`peer` is who sent it to us; None for gossip, whose author is not known and whose bearer may be honest."""
         height = certificate.header.height
         if self._unpublished is not None and self._unpublished[0].header.height <= height:
             self._unpublished = None
@@ -299,7 +306,7 @@ class Node:
             return []
         fault = certificate_fault(certificate, self.group)
         if fault:
-            return [out.Refuse(peer, fault)]
+            return [out.Refuse(peer, fault) if peer is not None else out.Ignore(f"certificates: {fault}")]
         if height > self.height:
             self._follower.seen(height)
         if self.replica is not None:
@@ -325,8 +332,7 @@ class Node:
             if ours:
                 self._receipt(name, reason)
             return [] if ours else [out.Ignore(f"operation: {reason}")]
-        account = self.ledger.account(message.body.account)
-        in_turn = message.body.nonce == (account.nonce if account is not None else 0)
+        in_turn = message.body.nonce == self._nonce(message.body.account)
         return self._awaited(operation_key(message.signed)) if in_turn else []
 
     def _operations_again(self) -> list[Effect]:
@@ -359,10 +365,10 @@ class Node:
             return []
         effects: list[Effect] = []
         asked = self._agenda.waiting_enrolments(self.account)
-        for task in self._desks.to_enrol(self.settings.tasks, self._ticks, self._enrolled_at):
+        for task in self._desks.to_enrol(self.settings.tasks, self._ticks, self._tried):
             if task in asked:
                 continue
-            self._enrolled_at[task] = self._ticks
+            self._tried[task] = Tried(self._ticks, self._tried.get(task, Tried(0, 0)).times + 1)
             operation = Enrol(self.account, self.next_nonce(), task, self.settings.units)
             signed = self.signer.sign(operation)
             self.enrolment_trouble = why_not(self.ledger, signed)
@@ -433,7 +439,7 @@ class Node:
         """Give out what is waiting, if we are primary and there is room."""
         effects: list[Effect] = []
         while self.replica is not None and self.replica.may_propose() and self.replica.in_flight() < IN_FLIGHT_MAX:
-            batch = self._agenda.take(self.parameters.batch_records_max)
+            batch = self._agenda.take(self.parameters.batch_records_max, self._nonce)
             if batch is None:
                 break
             effects += self._from_consensus(self.replica.step(pbft.Proposed(batch_digest(batch), batch)))
@@ -497,12 +503,12 @@ class Node:
             reason = why_not(self.ledger, waiting.message.signed)
             if reason:
                 self._agenda.drop_operation(name)
-                if waiting.ours:
+                if waiting.ours and name not in self._receipts:
                     self._receipt(name, reason)
                 effects += self._settled(operation_key(waiting.message.signed))
                 continue
-            account = self.ledger.account(waiting.message.body.account)
-            if account is not None and account.nonce == waiting.message.body.nonce:
+            self._receipts.pop(name, None)  # if it failed by coming before its turn: it has its turn yet
+            if waiting.message.body.nonce == self._nonce(waiting.message.body.account):
                 effects += self._awaited(operation_key(waiting.message.signed))
         return effects
 
@@ -578,8 +584,14 @@ class Node:
                 data = encode(signed)
                 return [out.Send(key, data) for key in self.group.keys if key != self.signer.key]
             case rounds.Fetch(ref, holders):
+                self._wanted.setdefault(ref, set()).add(task)
                 return [out.Fetch(ref, tuple(key for key in holders if key != self.signer.key))]
             case rounds.Unfetch(ref):
+                others = self._wanted.get(ref, set())
+                others.discard(task)
+                if others:
+                    return []  # another task still wants it
+                self._wanted.pop(ref, None)
                 return [out.Unfetch(ref)]
             case rounds.Read(ref):
                 return [out.Read(ref)]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from potd.ledger.entries import Phase as LedgerPhase
 from potd.ledger.entries import Task
 from potd.ledger.entries import Window as LedgerWindow
 from potd.rounds.events import Effect, Opened, Phase, Seat, Told, View
 from potd.rounds.keeper import Desk
-from potd.rounds.part import Part, Roles
+from potd.rounds.part import Part, Roles, record_fault
 from potd.rounds.plan import Window
 from potd.wire.codec import Malformed, decode
 from potd.wire.envelope import Verified
@@ -21,7 +22,16 @@ from potd.wire.tasks import Manifest, TaskSpec
 Marked = tuple[TaskId, Effect]
 
 ENROL_TICKS = 40  # between two attempts to enrol for one task
-WAKE_TICKS = 400  # between two attempts to wake a task that has fallen asleep
+WAKE_TICKS = 400  # between the first two attempts to wake a task that has fallen asleep; doubled with each
+WAKE_DOUBLINGS_MAX = 12  # then about once a day
+
+
+@dataclass(frozen=True)
+class Tried:
+    """When we last asked to enrol for a task, and how often."""
+
+    tick: int
+    times: int
 
 
 class Desks:
@@ -134,7 +144,10 @@ class Desks:
         """As `Validator.judge`; an update is judged only by arithmetic that has passed its self-test."""
         part = self.parts.get(record.task)
         if part is None:
-            return ("" if final else None), []  # no such task then: the receipt will say so
+            # No task that is open here: what follows from its reports may stand, and an update has nothing to add up.
+            if isinstance(record, Update):
+                return ("" if final else None), []  # the receipt will say that its premise does not hold
+            return record_fault(record, self._roles.electorate), []
         if isinstance(record, Update) and not trusted:
             return None, []
         verdict, effects = part.judge(record, final)
@@ -142,20 +155,22 @@ class Desks:
 
     # For the operator
 
-    def to_enrol(self, wanted: tuple[TaskId, ...] | None, tick: int, tried: dict[TaskId, int]) -> list[TaskId]:
-        """The tasks to enrol for now."""
+    def to_enrol(self, wanted: tuple[TaskId, ...] | None, tick: int, tried: dict[TaskId, Tried]) -> list[TaskId]:
+        """The tasks to enrol for now. One that pays nothing is mined only by who asks for it, and one that has fallen
+        asleep is woken less and less often: each try costs a fee."""
         due: list[TaskId] = []
         for task, part in sorted(self.parts.items()):
             view = part.view
             if view is None or view.phase == Phase.DONE or part.opened is None:
                 continue
-            if wanted is not None and task not in wanted:
+            if task not in wanted if wanted is not None else view.spec.pay_micro == 0:
                 continue
             seat = view.seat(self._roles.account)
             if seat is not None and not seat.suspended and not view.asleep:
                 continue
-            pause = WAKE_TICKS if view.asleep else ENROL_TICKS
-            if task not in tried or tick - tried[task] >= pause:
+            before = tried.get(task, Tried(0, 0))
+            pause = WAKE_TICKS << min(before.times, WAKE_DOUBLINGS_MAX) if view.asleep else ENROL_TICKS
+            if before.times == 0 or tick - before.tick >= pause:
                 due.append(task)
         return due
 
@@ -169,6 +184,8 @@ class Desks:
                 refs |= dict.fromkeys((view.model, view.momentum, view.aggregate, spec.weights, spec.manifest))
             if part.opened is not None:
                 refs |= dict.fromkeys((*part.opened.training, *part.opened.held_out))
+            if part.validator is not None:
+                refs |= dict.fromkeys(part.validator.payloads())
         refs.pop(NO_BLOB, None)
         return tuple(refs)
 

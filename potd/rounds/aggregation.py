@@ -6,7 +6,7 @@ from potd.rounds.events import Effect, Run, Told, View
 from potd.rounds.keeper import Desk, Keeper
 from potd.wire.ids import BlobRef
 from potd.wire.jobs import Aggregate, Aggregated, Answer, Failed, Payload
-from potd.wire.rounds import Commitment
+from potd.wire.rounds import Commitment, payload_binding
 
 RETRY_TICKS = 20  # after a failed job
 
@@ -36,7 +36,14 @@ class Aggregation:
             return []
         if not self._keeper.ready() or not all(self._desk.holds(one) for one in payloads):
             return []
-        parts = tuple(Payload(one.payload, one.samples // view.spec.unit_batch) for one in counted)
+        parts = tuple(
+            Payload(
+                one.payload,
+                one.samples // view.spec.unit_batch,
+                payload_binding(one.task, one.round, one.miner, one.model),
+            )
+            for one in counted
+        )
         job = self._desk.job()
         self._running = (job, payloads)
         return [Run("arithmetic", Aggregate(job, view.spec, view.round, view.model, view.momentum, parts))]

@@ -14,6 +14,7 @@ from potd.wire.ids import BlobRef, Key, TaskId
 from potd.wire.jobs import Answer, Evaluate, Evaluated, Failed
 from potd.wire.rounds import Evaluation, Measured, Report, Step
 
+KEEP_EVALUATIONS = 4  # rounds whose reports wait for a quorum; a later score makes an earlier one idle
 SAY_AGAIN_TICKS = 20  # a report that has led to nothing is said again every second
 
 
@@ -62,12 +63,20 @@ class Evaluator:
         view, body = self._view, message.body
         if message.sender not in self._electorate.keys:
             return [], "report by somebody who is not a validator"
-        if body.held or body.links:
-            return [], "report on an evaluation that holds something"
+        if body.held or body.links or len(body.measured) > 1:
+            return [], "report on an evaluation that holds something else"
         if view is None or not view.evaluated < body.round <= view.round + 1:
             return [Ignore("report on an evaluation that is past, or far to come")], ""
+        if not self._due(view, body.round):
+            return [], "report on an evaluation that is not due"
         self._reports.setdefault(body.round, {}).setdefault(message.sender, message)
+        for old in sorted(self._reports)[:-KEEP_EVALUATIONS]:
+            del self._reports[old]
         return self.advance(), ""
+
+    def _due(self, view: View, number: int) -> bool:
+        every = view.spec.evaluate_every
+        return every > 0 and (number % every == 0 or number >= view.spec.rounds or view.phase == Phase.DONE)
 
     def on_answer(self, answer: Answer) -> list[Effect]:
         if self._scoring is None or answer.job != self._scoring[0]:
@@ -106,12 +115,13 @@ class Evaluator:
         return self._opened is None or bool(self._opened.held_out)
 
     def _begin(self, view: View) -> list[Effect]:
-        every = view.spec.evaluate_every
-        due = every > 0 and (view.round % every == 0 or view.phase == Phase.DONE) and view.phase != Phase.IDLE
+        due = self._due(view, view.round) and view.phase != Phase.IDLE
         if not due or max(self._scored, view.evaluated) >= view.round or self._scoring is not None:
             return []
         if not self._trainer:
             self._scored = view.round
+            if self._own is not None and self._own.body.round >= view.round:
+                return []  # said before a restart; a report is final
             return self._share(Report(view.task, view.round, Step.EVALUATION.value, (), (), ()))
         opened = self._opened
         needed: tuple[BlobRef, ...] = (view.model, *opened.held_out) if opened is not None else ()

@@ -9,7 +9,7 @@ from potd.wire.codec import decode, encode
 from potd.wire.envelope import Signed, Signer, Verified, verify
 from potd.wire.ids import NO_BLOB, NOTHING, AccountId, Key, TaskId
 from potd.wire.jobs import Answer, Failed, Train, Trained
-from potd.wire.rounds import Commitment
+from potd.wire.rounds import Commitment, payload_binding
 
 ANNOUNCE_TICKS = 40  # a commitment that is not sealed yet is said again every two seconds
 RETRY_TICKS = 20  # after a failed job
@@ -111,7 +111,8 @@ class Miner:
             return [Fetch(blob, self._holders) for blob in missing]
         self._job, self._job_round = self._desk.job(), view.round
         self.doing = f"training round {view.round}"
-        return [Run("trainer", Train(self._job, view.spec, view.round, view.model, shards, given.samples))]
+        binding = payload_binding(view.task, view.round, self._account, view.model.root)
+        return [Run("trainer", Train(self._job, view.spec, view.round, view.model, shards, given.samples, binding))]
 
     def on_answer(self, answer: Answer) -> list[Effect]:
         if answer.job != self._job:

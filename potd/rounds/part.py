@@ -8,7 +8,7 @@ from potd.rounds.evaluator import Evaluator, evaluation_fault, score_note
 from potd.rounds.events import Effect, Note, Opened, Phase, Read, View
 from potd.rounds.keeper import Desk, Keeper
 from potd.rounds.miner import Miner, commitment_note
-from potd.rounds.tally import Electorate
+from potd.rounds.tally import Electorate, seal_fault
 from potd.rounds.validator import Validator, draft_note, report_note
 from potd.wire.envelope import Signer, Verified
 from potd.wire.ids import AccountId, BlobRef, Key, TaskId
@@ -141,9 +141,16 @@ class Part:
         return self.validator.on_draft(message) if self.validator is not None else ([], "")
 
     def judge(self, record: Seal | Update | Evaluation, final: bool) -> tuple[str | None, list[Effect]]:
-        """As `Validator.judge`, of every kind of record."""
-        if isinstance(record, Evaluation):
-            return evaluation_fault(record, self._roles.electorate), []
+        """As `Validator.judge_update`, of every kind of record."""
+        if not isinstance(record, Update):
+            return record_fault(record, self._roles.electorate), []
         if self.validator is None:
             return None, []
-        return self.validator.judge(record, final)
+        return self.validator.judge_update(record, final)
+
+
+def record_fault(record: Seal | Evaluation, electorate: Electorate) -> str:
+    """Why this record does not follow from its reports, whatever the task's state, or nothing if it does."""
+    if isinstance(record, Seal):
+        return seal_fault(record, electorate)
+    return evaluation_fault(record, electorate)

@@ -9,7 +9,7 @@ from potd.wire.codec import Malformed
 from potd.wire.envelope import Signed, Verified, verify
 from potd.wire.ids import AccountId, BlobRef, Digest, Key, TaskId, digest
 from potd.wire.jobs import Judgement
-from potd.wire.rounds import Commitment, Contribution, Outcome, Report, Seal, Step, Update
+from potd.wire.rounds import Commitment, Contribution, Outcome, Report, Seal, Step, Update, report_fault
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,9 @@ def read_reports(
     for one in reports:
         if (one.body.task, one.body.round, one.body.step) != (task, number, step):
             raise Malformed("a report of another round or step")
+        fault = report_fault(one.body)
+        if fault:
+            raise Malformed(fault)
     return tuple(one.body for one in reports)
 
 

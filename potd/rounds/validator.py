@@ -14,6 +14,7 @@ from potd.rounds.events import (
     Phase,
     Propose,
     Retire,
+    Seat,
     Settle,
     Share,
     Told,
@@ -29,13 +30,13 @@ from potd.rounds.tally import (
     make_seal,
     make_update,
     read_reports,
-    seal_fault,
 )
 from potd.wire.codec import Malformed, decode, encode
 from potd.wire.envelope import Signed, Signer, Verified, verify
 from potd.wire.ids import NO_BLOB, AccountId, BlobRef, Digest, Key, TaskId, short
 from potd.wire.jobs import Answer
-from potd.wire.rounds import Commitment, Draft, Named, Report, Seal, Step, Update
+from potd.wire.rounds import Commitment, Draft, Named, Report, Seal, Step, Update, report_fault
+from potd.wire.tasks import payload_bytes
 
 SAY_AGAIN_TICKS = 20  # an unanswered report or draft is said again every second
 
@@ -88,9 +89,13 @@ class Validator:
         self._proposed: Seal | Update | None = None
         self._past: deque[tuple[BlobRef, ...]] = deque()  # payloads of rounds before
         for step, data in sorted(noted.items()):
-            own = verify(decode(data, Signed), signer.network, Report)
+            note = decode(data, Seal)
+            own = verify(note.reports[0], signer.network, Report)
             self._own[step] = own
             self._reports[(own.body.round, step)] = {own.sender: own}
+            for signed in note.commitments:
+                shown = verify(signed, signer.network, Commitment)
+                self._heard.setdefault(shown.body.round, {})[shown.body.miner] = (shown, 0)
         if drafted:
             draft = verify(decode(drafted, Signed), signer.network, Draft)
             self._drafts[draft.sender] = draft, 0
@@ -151,8 +156,8 @@ class Validator:
         if body.round == view.round:
             if view.phase != Phase.TRAIN:
                 return [], ""
-            if body.model != view.model.root or body.samples != seat.units * view.spec.unit_batch:
-                return [], "commitment to another model or batch"
+            if not _matches(body, view, seat):
+                return [], "commitment to another model, batch or size"
             self._names[commitment_name(message.signed.payload)] = message.signed
         heard[body.miner] = (message, self._ticks if body.round == view.round else 0)
         return self.advance(), ""
@@ -177,6 +182,9 @@ class Validator:
         if not view.round <= body.round <= view.round + 1:
             return [Ignore("report on a round that is past, or far to come")], ""
         step = Step(body.step)
+        fault = report_fault(body)
+        if fault or len(body.held) > len(view.seats) or body.measured:
+            return [], fault or "report on more than there is"
         by_key = self._reports.setdefault((body.round, step), {})
         if message.sender in by_key:
             return [], ""
@@ -215,13 +223,20 @@ class Validator:
         if view is None or view.phase != Phase.REVEAL or self._seal_certified:
             return []
         self._seal_certified = True
+        return self._fetch_payloads(view) + self._arrive() + self.advance()
+
+    def _fetch_payloads(self, view: View) -> list[Effect]:
         effects: list[Effect] = []
         for one in self._finite():
             if not self._desk.holds(one.payload):
                 seat = view.seat(one.miner)
                 holders = (seat.key,) if seat is not None else ()
                 effects.append(Fetch(one.payload, (*holders, *self._electorate.keys)))
-        return effects + self._arrive() + self.advance()
+        return effects
+
+    def payloads(self) -> tuple[BlobRef, ...]:
+        """What this round's update may still have to add up."""
+        return tuple(one.payload for one in self._finite())
 
     def on_entered(self, number: int, primary: Key | None) -> list[Effect]:
         """Another view: what the old primary owed, the new one owes afresh."""
@@ -278,13 +293,16 @@ class Validator:
         return f"{what} of round {view.round} of task {short(view.task)}"
 
     def _share(self, body: Report) -> list[Effect]:
-        """A report is final: write it down, then say it."""
+        """A report is final: write it down with the commitments that it names, then say it.
+
+        Whoever has named a commitment must be able to show it, also after a restart: nobody else may."""
         message = self._signer.verified(body)
         step = Step(body.step)
         self._own[step] = message
         self._reports.setdefault((body.round, step), {})[message.sender] = message
+        shown = tuple(self._names[one.digest] for one in body.held) if step == Step.SEAL else ()
         return [
-            Note(report_note(body.task, step), encode(message.signed)),
+            Note(report_note(body.task, step), encode(Seal(body.task, body.round, (message.signed,), shown))),
             Share(message.signed),
             Told("reported", (("step", step.name.lower()), ("round", body.round), ("held", len(body.held)))),
         ]
@@ -314,7 +332,7 @@ class Validator:
         body, seat = message.body, view.seat(message.body.miner)
         if seat is None or seat.suspended or seat.joined > view.round:
             return False
-        return body.model == view.model.root and body.samples == seat.units * view.spec.unit_batch
+        return _matches(body, view, seat)
 
     def _propose_seal(self, view: View) -> list[Effect]:
         reports = self._reports.get((view.round, Step.SEAL), {})
@@ -433,6 +451,8 @@ class Validator:
             if step == Step.SEAL:
                 named = [one.digest for one in own.body.held]
                 effects += [Share(self._names[name]) for name in named if name in self._names]
+        if view.phase == Phase.REVEAL and self._seal_certified:
+            effects += self._fetch_payloads(view)
         drafted = self._drafted(view)
         if drafted is not None and self._leads() and view.phase == Phase.REVEAL:
             effects.append(Share(drafted[0].signed))
@@ -440,24 +460,18 @@ class Validator:
 
     # Judgement
 
-    def judge(self, record: Seal | Update, final: bool) -> tuple[str | None, list[Effect]]:
-        """Whether a proposed record is right: nothing if so, else why not; None while it cannot be told yet.
+    def judge_update(self, record: Update, final: bool) -> tuple[str | None, list[Effect]]:
+        """Whether a proposed update is right: nothing if so, else why not; None while it cannot be told yet.
 
-        `final` says that everything before the record has been executed: a premise that does not hold then will
-        not hold when the record is executed either, and the ledger will say so in its receipt.
+        `final` says that everything before the update's batch has been executed, and that nothing before it in the
+        batch touches its task: a premise that does not hold then will not hold when the update is executed either, and
+        the ledger will say so in its receipt. Until then a premise may yet come to hold, unless its round is past.
         """
-        match record:
-            case Seal():
-                return seal_fault(record, self._electorate), []
-            case Update():
-                return self._judge_update(record, final)
-
-    def _judge_update(self, record: Update, final: bool) -> tuple[str | None, list[Effect]]:
         view = self._view
-        if view is None or record.round > view.round or (record.round, view.phase) == (view.round, Phase.TRAIN):
-            return ("" if final else None), []
-        if record.round < view.round or view.phase != Phase.REVEAL:
+        if view is not None and (record.round < view.round or view.phase == Phase.DONE):
             return "", []
+        if view is None or record.round > view.round or view.phase != Phase.REVEAL:
+            return ("" if final else None), []
         try:
             expected, effects = self._expected(record.reports, view)
         except Malformed as error:
@@ -465,6 +479,13 @@ class Validator:
         if expected is None:
             return None, effects
         return (update_difference(record, expected), effects)
+
+
+def _matches(body: Commitment, view: View, seat: Seat) -> bool:
+    """Whether a commitment is to what this round asked of this miner."""
+    size = payload_bytes(view.spec) if body.finite else 0
+    asked = (view.model.root, seat.units * view.spec.unit_batch, size)
+    return (body.model, body.samples, body.payload.size) == asked
 
 
 def update_difference(record: Update, expected: Update) -> str:

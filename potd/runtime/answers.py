@@ -60,7 +60,11 @@ class Answers:
                 return await self._batch(decode(question, WantBatch).digest)
             case transfer.BLOCKS:
                 first = decode(question, WantBlocks).first
-                return encode(Blocks(await asyncio.to_thread(self._journal.blocks, first, transfer.BLOCKS_BYTES_MAX)))
+                blocks = await asyncio.to_thread(self._journal.blocks, first, transfer.BLOCKS_BYTES_MAX)
+                try:
+                    return encode(Blocks(blocks))
+                except Malformed:  # full batches in a row without a certificate between them: nobody's fault
+                    raise Refused("too large to be served") from None
             case _:
                 raise Refused(f"nobody here knows about {kind}")
 

@@ -83,7 +83,8 @@ class BlobStore:
 
     def write(self, data: bytes) -> BlobRef:
         """Keep these bytes. Raises OSError."""
-        ref = write_blob(self.folder, data)
+        with _named(self.folder):
+            ref = write_blob(self.folder, data)
         self._add(ref)
         self.trim()
         return ref
@@ -99,7 +100,9 @@ class BlobStore:
 
     def copy(self, path: Path) -> BlobRef:
         """Make a copy of a file a blob. Reads it whole. Raises OSError."""
-        return write_blob(self.folder, path.read_bytes())
+        data = path.read_bytes()
+        with _named(self.folder):
+            return write_blob(self.folder, data)
 
     def path(self, ref: BlobRef) -> Path:
         return blob_path(self.folder, ref)
@@ -255,7 +258,8 @@ class Part:
         if self._file is None:
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         os.ftruncate(self._file, 0)
-        _write_all(self._file, b"".join(leaves) + bytes(self.count), self.ref.size)
+        with _named(self._path.parent):
+            _write_all(self._file, b"".join(leaves) + bytes(self.count), self.ref.size)
         self.leaves = leaves
         return True
 
@@ -265,8 +269,9 @@ class Part:
         if leaf_hash(data) != self.leaves[index]:
             return False
         if index in self.missing:
-            _write_all(self._file, data, index * CHUNK_BYTES)
-            _write_all(self._file, b"\x01", self.ref.size + self.count * LEAF_BYTES + index)
+            with _named(self._path.parent):
+                _write_all(self._file, data, index * CHUNK_BYTES)
+                _write_all(self._file, b"\x01", self.ref.size + self.count * LEAF_BYTES + index)
             self.missing.discard(index)
         return True
 
@@ -287,6 +292,15 @@ class Part:
 
 def split_leaves(hashes: bytes) -> list[bytes]:
     return [hashes[i : i + LEAF_BYTES] for i in range(0, len(hashes), LEAF_BYTES)]
+
+
+@contextlib.contextmanager
+def _named(folder: Path) -> Iterator[None]:
+    """Writing that fails names the folder: the system tells only what is wrong with it."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
 def _write_all(file: int, data: bytes, offset: int) -> None:

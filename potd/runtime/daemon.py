@@ -19,6 +19,7 @@ from potd import __version__
 from potd.arithmetic.selftest import GOLDEN
 from potd.config import Config, ConfigError, locked, read_genesis, read_key, reread
 from potd.config.addresses import peer_id
+from potd.consensus.quorum import certificate_fault
 from potd.gossip.admit import screen
 from potd.ledger.entries import Phase
 from potd.node import events
@@ -37,6 +38,7 @@ from potd.runtime.timing import Timing
 from potd.runtime.views import node_view
 from potd.runtime.workers import NICE, Worker, WorkerCommand, WorkerUnfit
 from potd.wire import transfer
+from potd.wire.blocks import Certificate
 from potd.wire.codec import Malformed, decode, encode
 from potd.wire.envelope import Signer
 from potd.wire.genesis import Genesis, Hello, genesis_digest
@@ -238,7 +240,10 @@ class Daemon:
                 assert_never(event)
 
     def screen(self, topic: str, data: bytes) -> bool:
-        return screen(topic, data, self._network_name)
+        if not screen(topic, data, self._network_name):
+            return False
+        # A certificate is passed on only if it proves something: its key would be anybody's otherwise.
+        return topic != "certificates" or not certificate_fault(decode(data, Certificate), self._node.group)
 
     def hello(self) -> bytes:
         listening = min(len(self.network.addresses), 2**16 - 1)

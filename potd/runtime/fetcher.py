@@ -11,7 +11,7 @@ import contextlib
 import logging
 import random
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +39,8 @@ BATCH_PATIENCE_S = 5.0
 RETRY_FIRST_S = 0.05  # a miner reveals when it hears of the certificate, a moment after or before we do
 RETRY_LAST_S = 5.0
 
+Lane = Callable[[Key], Awaitable[None]]  # asks one peer until it has no more, or fails: Refused, Unreachable
+
 
 @dataclass(eq=False)
 class _Want:
@@ -50,18 +52,20 @@ class _Want:
     watchers: int = 0  # others who wait for it
     here: asyncio.Event = field(default_factory=asyncio.Event)
     woken: asyncio.Event = field(default_factory=asyncio.Event)
+    moved: asyncio.Event = field(default_factory=asyncio.Event)  # set for a moment whenever a question has ended
     liars: set[Key] = field(default_factory=set)
     part: Part | None = None  # a blob of one chunk has none: its leaf follows from its bytes
-    in_flight: dict[int, set[Key]] = field(default_factory=dict)  # chunk → whom we are asking for it
+    in_flight: dict[int, dict[Key, float]] = field(default_factory=dict)  # chunk → whom we asked for it, and when
 
-    def next_chunk(self, peer: Key) -> int | None:
+    def next_chunk(self, peer: Key, now_s: float) -> int | None:
         """What to ask this peer for: what nobody is being asked for, else what one other peer takes long over."""
         assert self.part is not None
         missing, asked = self.part.missing, self.in_flight
         free = next((index for index in missing if not asked.get(index)), None)
         if free is not None:
             return free
-        return next((index for index in missing if len(asked[index]) == 1 and peer not in asked[index]), None)
+        slow = (index for index in missing if len(asked[index]) == 1 and now_s - max(asked[index].values()) >= SLOW_S)
+        return next((index for index in slow if peer not in asked[index]), None)
 
 
 class Fetcher:
@@ -191,7 +195,8 @@ class Fetcher:
                 return
             try:
                 # Jitter, so that nodes that were refused together do not come back together.
-                await asyncio.wait_for(want.woken.wait(), pause * random.uniform(0.8, 1.2))
+                async with asyncio.timeout(pause * random.uniform(0.8, 1.2)):
+                    await want.woken.wait()
                 pause = RETRY_FIRST_S
             except TimeoutError:
                 pause, only_holders = min(2 * pause, RETRY_LAST_S), False
@@ -206,29 +211,53 @@ class Fetcher:
 
     async def _pass(self, want: _Want, candidates: Sequence[Key]) -> bool:
         """Try each of these once. Returns whether the blob is here."""
-        if self._is_here(want):
+
+        def here() -> bool:
+            return self._is_here(want)
+
+        if here():
             return True
-        lanes = 1 if want.part is None else ASKED_OF_ONE
-        width = 1 if want.part is None else LANES
-        waiting = deque(key for key in candidates for _ in range(lanes))
+        part = want.part
+        if part is None:
+            return await self._join(want, candidates, 1, lambda peer: self._whole(want, peer), here)
+        if part.leaves is None:
+            # From one alone, since they say all; then all help at once, also those who would be slow to hash.
+            known = await self._join(
+                want,
+                candidates,
+                1,
+                lambda peer: self._leaves(want, part, peer),
+                lambda: part.leaves is not None or self._blobs.has(want.ref),
+            )
+            if not known:
+                return False
+            if here():
+                return True
+        lanes = [key for key in candidates if key not in want.liars] * ASKED_OF_ONE
+        return await self._join(want, lanes, LANES, lambda peer: self._chunks(want, part, peer), here)
+
+    async def _join(self, want: _Want, peers: Iterable[Key], width: int, lane: Lane, done: Callable[[], bool]) -> bool:
+        """Run a lane for each peer, `width` at once and one more whenever none ends for long, until done. Returns
+        whether it is; asked again after each lane."""
+        waiting = deque(peers)
         running: set[asyncio.Task[None]] = set()
         try:
             while True:
                 while waiting and len(running) < width:
-                    running.add(asyncio.create_task(self._lane(want, waiting.popleft())))
+                    running.add(asyncio.create_task(self._helped(want, lane, waiting.popleft())))
                 if not running:
                     return False
                 patience = SLOW_S if waiting else None
                 ended, running = await asyncio.wait(running, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-                for lane in ended:
-                    lane.result()
-                if self._is_here(want):
+                for one in ended:
+                    one.result()
+                if done():
                     return True
                 if not ended:
                     width += 1
         finally:
-            for lane in running:
-                lane.cancel()
+            for one in running:
+                one.cancel()
             await asyncio.gather(*running, return_exceptions=True)
 
     def _is_here(self, want: _Want) -> bool:
@@ -241,20 +270,26 @@ class Fetcher:
             return True
         return False
 
-    async def _lane(self, want: _Want, peer: Key) -> None:
-        """One peer's help, until it fails or there is nothing left to ask it for."""
+    async def _helped(self, want: _Want, lane: Lane, peer: Key) -> None:
+        """One peer's help, if it gives any."""
         try:
-            if want.part is None:
-                await self._whole(want, peer)
-                return
-            if want.part.leaves is None:
-                await self._leaves(want, want.part, peer)
-            while peer not in want.liars and (index := want.next_chunk(peer)) is not None:
-                await self._chunk(want, want.part, peer, index)
+            await lane(peer)
         except Refused as refusal:
             log.debug("blob %s: %s refused: %s", short(want.ref.root), short(peer), refusal.reason)
         except Unreachable as error:
             log.debug("blob %s: %s: %s", short(want.ref.root), short(peer), error)
+
+    async def _chunks(self, want: _Want, part: Part, peer: Key) -> None:
+        """Until all are here. While others are being asked for all that is missing, this peer is kept for what they
+        fail to give or take long over."""
+        while part.missing and peer not in want.liars:
+            index = want.next_chunk(peer, asyncio.get_running_loop().time())
+            if index is not None:
+                await self._chunk(want, part, peer, index)
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SLOW_S):
+                    await want.moved.wait()
 
     async def _whole(self, want: _Want, peer: Key) -> None:
         ref = want.ref
@@ -277,12 +312,14 @@ class Fetcher:
             self._lied(want, peer, "leaves that are not of their blob")
 
     async def _chunk(self, want: _Want, part: Part, peer: Key, index: int) -> None:
-        asked = want.in_flight.setdefault(index, set())
-        asked.add(peer)
+        asked = want.in_flight.setdefault(index, {})
+        asked[peer] = asyncio.get_running_loop().time()
         try:
             data = await self._ask(peer, transfer.CHUNK, WantChunk(want.ref, index), CHUNK_BYTES)
         finally:
-            asked.discard(peer)
+            del asked[peer]
+            want.moved.set()
+            want.moved.clear()
         if not part.put(index, data):
             self._lied(want, peer, "a chunk that is not of its blob")
 

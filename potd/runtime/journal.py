@@ -288,6 +288,8 @@ def _disk(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        if _is_disk_fault(error):
-            raise OSError(f"{path}: {error}") from error
-        raise
+        if not _is_disk_fault(error):
+            raise
+        if error.sqlite_errorname == "SQLITE_FULL":
+            raise OSError(f"{path}: the disk is full; make room and start again: what was written is safe") from error
+        raise OSError(f"{path}: the disk failed: {error} ({error.sqlite_errorname})") from error

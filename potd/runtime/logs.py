@@ -27,13 +27,24 @@ class _Json(logging.Formatter):
         return json.dumps(told)
 
 
+class _File(logging.handlers.RotatingFileHandler):
+    """The log file of a home. On a full disk it ends; standard error goes on, and says that once."""
+
+    _failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not self._failed:
+            self._failed = True
+            print(f"{self.baseFilename}: cannot be written ({sys.exc_info()[1]})", file=sys.stderr)
+
+
 def open_log(config: Config) -> None:
     """Begin to log as the operator chose. Raises OSError if the file cannot be written."""
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     handlers[0].addFilter(lambda record: not hasattr(record, SAID))
     if config.log_file_bytes_max:
         handlers.append(
-            logging.handlers.RotatingFileHandler(
+            _File(
                 config.home.log, maxBytes=config.log_file_bytes_max, backupCount=config.log_files_kept, encoding="utf-8"
             )
         )

@@ -2,7 +2,8 @@
 
 A drained inbox is stepped input by input; what it wrote is made durable with one sync, and only then does whatever
 follows a write leave the machine. Peers' inputs are bounded and dropped when there are too many; those of our own
-workers, files and clock are not.
+workers, files and clock are not. When peers together want more than there is, whoever has least in the inbox is heard
+first: the newest of the largest share makes room.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, assert_never
 
 from potd.node.events import (
@@ -61,7 +62,10 @@ log = logging.getLogger(__name__)
 DRAINED_MAX = 512  # inputs between two syncs
 DRAIN_S = 0.05  # and the longest that a drain may take before its effects leave
 FRAMES_OF_ONE_MAX = 4_096  # of one peer, in the inbox
-FRAME_BYTES_OF_ONE_MAX = 32 << 20
+BYTES_OF_ONE_MAX = 32 << 20
+BYTES_OF_ALL_MAX = 128 << 20  # of peers, in the inbox; four floods fill it, however many peers there are
+INPUT_BYTES = 512  # that an input takes beside its data, so that many small ones count as what they cost
+NAMES_MAX = 256  # of those whose inputs were dropped, in the count
 GOSSIP_MAX = 8_192
 GOSSIPER = b"gossip"  # the share of the inbox that all gossip has together: whoever passes it on is not to blame
 
@@ -76,12 +80,20 @@ class Machine(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class _Waiting:
-    """An input in the inbox; a peer's counts against its share."""
+    """An input in the inbox. A peer's has a size, and counts against its share."""
 
     event: Input
     share: bytes = b""
     size: int = 0
     done: asyncio.Future[None] | None = None
+
+
+@dataclass(eq=False)
+class _Share:
+    """What one peer, or all gossip, has in the inbox."""
+
+    numbers: deque[int] = field(default_factory=deque)  # of the inputs, oldest first
+    size: int = 0
 
 
 class Pump:
@@ -109,8 +121,10 @@ class Pump:
         self._fetcher = fetcher
         self._workers = {worker.kind: worker for worker in workers}
         self._refusals = refusals
-        self._inbox: deque[_Waiting] = deque()
-        self._shares: dict[bytes, tuple[int, int]] = {}  # peer → inputs and bytes in the inbox
+        self._inbox: OrderedDict[int, _Waiting] = OrderedDict()  # by number, in order of arrival
+        self._number = 0
+        self._shares: dict[bytes, _Share] = {}
+        self._size = 0  # of all shares
         self._filled = asyncio.Event()
         self._tick_waits = False
         self._listeners: list[Callable[[Store | Tell], None]] = []
@@ -119,21 +133,19 @@ class Pump:
 
     def put(self, event: Input) -> None:
         """An input of our own: never dropped."""
-        self._inbox.append(_Waiting(event))
-        self._filled.set()
+        self._append(_Waiting(event))
 
     async def take(self, event: Input) -> None:
         """An input of our own, and until its effects have been carried out."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._inbox.append(_Waiting(event, done=done))
-        self._filled.set()
+        self._append(_Waiting(event, done=done))
         await done
 
     def put_frame(self, event: Framed) -> None:
-        self._put_bounded(event.peer, FRAMES_OF_ONE_MAX, len(event.data), event, f"frames of {short(event.peer)}")
+        self._put_bounded(_Waiting(event, event.peer, INPUT_BYTES + len(event.data)), FRAMES_OF_ONE_MAX)
 
     def put_gossip(self, event: Gossiped) -> None:
-        self._put_bounded(GOSSIPER, GOSSIP_MAX, len(event.data), event, f"gossip on {event.topic}")
+        self._put_bounded(_Waiting(event, GOSSIPER, INPUT_BYTES + len(event.data)), GOSSIP_MAX)
 
     def listen(self, listener: Callable[[Store | Tell], None]) -> Callable[[], None]:
         """Call `listener` after every executed height and for every event, until the function returned is called."""
@@ -191,27 +203,59 @@ class Pump:
         self.step_s += time.perf_counter() - began
         return taken, effects
 
+    def _append(self, one: _Waiting) -> int:
+        self._number += 1
+        self._inbox[self._number] = one
+        self._filled.set()
+        return self._number
+
     def _take(self) -> _Waiting:
-        one = self._inbox.popleft()
+        """The oldest input."""
+        _, one = self._inbox.popitem(last=False)
         if one.share:
-            count, total = self._shares[one.share]
-            if count == 1:
-                del self._shares[one.share]
-            else:
-                self._shares[one.share] = count - 1, total - one.size
+            self._shares[one.share].numbers.popleft()
+            self._lighten(one)
         elif isinstance(one.event, Ticked):
             self._tick_waits = False
         return one
 
-    def _put_bounded(self, share: bytes, count_max: int, size: int, event: Input, name: str) -> None:
-        count, total = self._shares.get(share, (0, 0))
-        if count >= count_max or total + size > FRAME_BYTES_OF_ONE_MAX:
-            if name in self.dropped or len(self.dropped) < 256:
-                self.dropped[name] += 1
+    def _put_bounded(self, one: _Waiting, count_max: int) -> None:
+        """A peer's input, unless its share is full, or all shares together are and its own is none of the smaller."""
+        share = self._shares.get(one.share) or _Share()
+        size = share.size + one.size
+        if len(share.numbers) >= count_max or size > BYTES_OF_ONE_MAX or not self._make_room(one.size, size):
+            self._count_dropped(one)
             return
-        self._shares[share] = count + 1, total + size
-        self._inbox.append(_Waiting(event, share, size))
-        self._filled.set()
+        self._shares[one.share] = share
+        share.numbers.append(self._append(one))
+        share.size = size
+        self._size += one.size
+
+    def _make_room(self, size: int, level: int) -> bool:
+        """Drop the newest of the largest shares, down to `level` at most, for `size` bytes more. Drops nothing if that
+        cannot be enough."""
+        over = self._size + size - BYTES_OF_ALL_MAX
+        if over > 0 and over > sum(max(0, share.size - level) for share in self._shares.values()):
+            return False
+        while self._size + size > BYTES_OF_ALL_MAX:
+            largest = max(self._shares.values(), key=lambda share: share.size)
+            dropped = self._inbox.pop(largest.numbers.pop())
+            self._lighten(dropped)
+            self._count_dropped(dropped)
+        return True
+
+    def _lighten(self, one: _Waiting) -> None:
+        """A share is smaller by an input that has left it."""
+        share = self._shares[one.share]
+        share.size -= one.size
+        self._size -= one.size
+        if not share.numbers:
+            del self._shares[one.share]
+
+    def _count_dropped(self, one: _Waiting) -> None:
+        name = f"gossip on {one.event.topic}" if isinstance(one.event, Gossiped) else f"frames of {short(one.share)}"
+        if name in self.dropped or len(self.dropped) < NAMES_MAX:
+            self.dropped[name] += 1
 
     async def _carry_out(self, effects: Sequence[Effect], thread: ThreadPoolExecutor) -> None:
         """Effects in order; everything from the first write on waits until all writes are durable."""

@@ -162,7 +162,9 @@ class Worker:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> NoReturn:
         """Take its greeting, then give it job after job."""
         try:
-            greeting: Ready | Failed = await asyncio.wait_for(_read(reader, Ready, Failed), START_PATIENCE_S)
+            # Not wait_for: before Python 3.12 it can swallow the cancellation that stops the daemon.
+            async with asyncio.timeout(START_PATIENCE_S):
+                greeting: Ready | Failed = await _read(reader, Ready, Failed)
         except TimeoutError:
             raise TimeoutError(f"no greeting within {START_PATIENCE_S:.0f} s") from None
         if isinstance(greeting, Failed):
@@ -183,8 +185,9 @@ class Worker:
             patience_s = self._patience_s(job)
             writer.write(framed(job))
             try:
-                await asyncio.wait_for(writer.drain(), patience_s)
-                answer: Answer = await asyncio.wait_for(_read(reader, *ANSWERS), patience_s)
+                async with asyncio.timeout(patience_s):
+                    await writer.drain()
+                    answer: Answer = await _read(reader, *ANSWERS)
             except TimeoutError:
                 raise TimeoutError(f"no answer to a {type(job).__name__} within {patience_s:.0f} s") from None
             if answer.job != job.job:
@@ -282,7 +285,8 @@ def _ended_cpu_s() -> float:
 async def _status_of(process: asyncio.subprocess.Process) -> str:
     """How it ended, in words."""
     try:
-        code = await asyncio.wait_for(process.wait(), 1.0)
+        async with asyncio.timeout(1.0):
+            code = await process.wait()
     except TimeoutError:
         return "it hung up and went on"
     return f"signal {-code}" if code < 0 else f"exit status {code}"

@@ -70,7 +70,7 @@ class Trainer:
         result = gradient(spec, self._model(spec, job.model), batch, self._device)
         payload = NO_BLOB
         if result.finite:
-            payload = write_blob(self._blobs, encode_payload(result.vector, job.spec.encoding))
+            payload = write_blob(self._blobs, job.binding + encode_payload(result.vector, job.spec.encoding))
         return Trained(job.job, payload, len(batch), result.finite, result.loss_micro, _since(began))
 
     def _evaluate(self, job: Evaluate, began: float) -> Evaluated:

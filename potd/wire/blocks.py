@@ -11,7 +11,7 @@ from potd.wire.envelope import Attestation, Signed
 from potd.wire.ids import Digest, Key, digest
 from potd.wire.rounds import VALIDATORS_MAX, Evaluation, Seal, Update
 
-BATCH_BYTES_MAX = 4 * 1024 * 1024  # a seal of 1,000 miners by 31 validators is half of it
+BATCH_BYTES_MAX = 4 * 1024 * 1024  # a seal of 700 miners by 31 validators is half of it
 
 Record = Signed | Seal | Update | Evaluation  # a Signed record is an operation
 

@@ -39,6 +39,7 @@ class Train:
     model: BlobRef
     shards: Annotated[tuple[BlobRef, ...], Size(1, 65_536)]
     samples: Annotated[tuple[U32, ...], Size(1, BATCH_SAMPLES_MAX)]  # indices into the shards laid end to end
+    binding: Digest  # what the payload has to begin with
 
 
 @message(82)
@@ -76,10 +77,11 @@ class Evaluated:
 @message(85)
 @dataclass(frozen=True)
 class Payload:
-    """A revealed contribution and the units it stands for."""
+    """A revealed contribution, the units it stands for, and what it has to begin with."""
 
     blob: BlobRef
     units: U8
+    binding: Digest
 
 
 @message(86)

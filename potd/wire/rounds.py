@@ -8,7 +8,7 @@ from typing import Annotated
 
 from potd.wire.codec import I64, U8, U32, U63, Range, Size, message
 from potd.wire.envelope import Signed
-from potd.wire.ids import AccountId, BlobRef, Digest, TaskId
+from potd.wire.ids import AccountId, BlobRef, Digest, TaskId, digest
 from potd.wire.tasks import BATCH_SAMPLES_MAX
 
 MINERS_MAX = 4096
@@ -50,6 +50,11 @@ class Commitment:
     salt: Digest
 
 
+def payload_binding(task: TaskId, number: int, miner: AccountId, model: Digest) -> Digest:
+    """What a payload begins with, so that it is worth nothing to another miner, or in another round."""
+    return digest("payload", task, number.to_bytes(8, "big"), miner, model)
+
+
 @message(41)
 @dataclass(frozen=True, order=True)
 class Named:
@@ -84,6 +89,16 @@ class Report:
         tuple[Named, ...], Size(0, VALIDATORS_MAX)
     ]  # by subject; released links of validators' hash chains
     measured: Annotated[tuple[Measured, ...], Size(0, 16)]
+
+
+def report_fault(report: Report) -> str:
+    """Why this is no honest report, whatever it is about, or nothing: each subject stands in it once, in order."""
+    subjects = [one.subject for one in report.held]
+    if subjects != sorted(set(subjects)):
+        return "report that names a subject twice, or out of order"
+    if report.links:
+        return "report with links, which protocol 1 does not release"
+    return ""
 
 
 @message(44)

@@ -90,3 +90,12 @@ class Manifest:
     classes: Annotated[int, Range(2, 2**20)]
     training: Annotated[tuple[Shard, ...], Size(1, 65_536)]
     held_out: Annotated[tuple[Shard, ...], Size(0, 65_536)]
+
+
+BINDING_BYTES = 32  # what a payload begins with: `rounds.payload_binding`
+
+
+def payload_bytes(spec: TaskSpec) -> int:
+    """The size of every payload of a task: its binding, an exponent for each block, a code for each parameter."""
+    parameters = spec.model.parameters
+    return BINDING_BYTES + (parameters + spec.encoding.block - 1) // spec.encoding.block + parameters

@@ -16,7 +16,7 @@ from potd.wire.merkle import CHUNK_BYTES
 BLOB_BYTES_MAX = 2**35  # so that the leaves of one blob fit a message
 LEAF_BYTES = 32
 LEAVES_BYTES_MAX = BLOB_BYTES_MAX // CHUNK_BYTES * LEAF_BYTES
-BLOCKS_BYTES_MAX = 512 * 1024  # an answer ends after the block that reaches this
+BLOCKS_BYTES_MAX = 512 * 1024  # an answer ends at the last certified height before this, but has one at least
 
 LEAVES, CHUNK, BATCH, BLOCKS = "leaves", "chunk", "batch", "blocks"
 KINDS = (LEAVES, CHUNK, BATCH, BLOCKS)

@@ -21,7 +21,7 @@ from potd.arithmetic.robust import clip_weights, norm_squared, shares
 from potd.arithmetic.selftest import GOLDEN
 from potd.wire.blobs import blob_path, blob_ref, read_blob, write_blob
 from potd.wire.frames import framed, read_frame, write_frame
-from potd.wire.ids import NO_BLOB, BlobRef
+from potd.wire.ids import NO_BLOB, BlobRef, digest
 from potd.wire.jobs import Aggregate, Aggregated, Applied, Apply, Failed, Judgement, Payload, Ready
 from potd.wire.rounds import Outcome
 from potd.wire.tasks import OptimiserSpec, TaskSpec
@@ -73,6 +73,9 @@ def worker(folder: Path) -> Iterator[Worker]:
         yield one
 
 
+BINDING = digest("payload of the tests")
+
+
 def floats(seed: int, scale: float) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
     return np.random.default_rng(seed).standard_normal(1000, np.float32) * np.float32(scale)
 
@@ -82,7 +85,7 @@ def model_blob(folder: Path, seed: int = 1) -> BlobRef:
 
 
 def payload(folder: Path, spec: TaskSpec, seed: int, units: int = 1, scale: float = 1e-3) -> Payload:
-    return Payload(write_blob(folder, encode_payload(floats(seed, scale), spec.encoding)), units)
+    return Payload(write_blob(folder, BINDING + encode_payload(floats(seed, scale), spec.encoding)), units, BINDING)
 
 
 def timeless(answer: Aggregated | Applied | Failed | None) -> Aggregated | Applied | Failed | None:
@@ -97,7 +100,7 @@ def test_a_round_comes_to_what_the_rule_says(worker: Worker, folder: Path, spec:
     told = worker.ask(Aggregate(5, task, 6, model, momentum, tuple(payloads)))
     assert isinstance(told, Aggregated)
 
-    vectors = [decode_payload(read_blob(folder, one.blob), 1000, task.encoding) for one in payloads]
+    vectors = [decode_payload(read_blob(folder, one.blob)[32:], 1000, task.encoding) for one in payloads]
     weights = clip_weights([norm_squared(one) for one in vectors]) if rule == "clip" else [65_536] * 4
     assert (rule == "clip") == (min(weights) < 65_536)
     factors, divisor = shares([1, 2, 3, 7], weights)
@@ -140,11 +143,11 @@ def test_the_order_of_payloads_changes_only_the_order_of_judgements(
 
 def test_malformed_payloads_are_judged_so_and_left_out(worker: Worker, folder: Path, spec: TaskSpec) -> None:
     good = [payload(folder, spec, 40), payload(folder, spec, 41, 3)]
-    data = bytearray(encode_payload(floats(42, 1e-3), spec.encoding))
+    data = bytearray(BINDING + encode_payload(floats(42, 1e-3), spec.encoding))
     data[-1] = 0x80
-    forbidden = Payload(write_blob(folder, bytes(data)), 1)
-    short = Payload(write_blob(folder, bytes(data[:-1])), 255)
-    absent = Payload(BlobRef(bytes(31) + b"\x01", 2**62), 1)  # its size alone is enough to judge by
+    forbidden = Payload(write_blob(folder, bytes(data)), 1, BINDING)
+    short = Payload(write_blob(folder, bytes(data[:-1])), 255, BINDING)
+    absent = Payload(BlobRef(bytes(31) + b"\x01", 2**62), 1, BINDING)  # its size alone is enough to judge by
     without = worker.ask(Aggregate(1, spec, 0, model_blob(folder), NO_BLOB, tuple(good)))
     job = Aggregate(1, spec, 0, model_blob(folder), NO_BLOB, (forbidden, good[0], short, good[1], absent))
     told = worker.ask(job)
@@ -155,9 +158,18 @@ def test_malformed_payloads_are_judged_so_and_left_out(worker: Worker, folder: P
     assert timeless(replace(told, judgements=without.judgements)) == timeless(without)
 
 
+def test_a_payload_of_another_miner_or_round_is_worth_nothing(worker: Worker, folder: Path, spec: TaskSpec) -> None:
+    """Whoever copies another's payload by its root copies what that payload begins with."""
+    good = payload(folder, spec, 43)
+    copied = replace(good, binding=digest("payload of another"))
+    told = worker.ask(Aggregate(1, spec, 0, model_blob(folder), NO_BLOB, (good, copied)))
+    assert isinstance(told, Aggregated)
+    assert told.judgements == (Judgement(Outcome.COUNTED, 65_536), Judgement(Outcome.MALFORMED, 0))
+
+
 def test_nothing_follows_if_no_payload_counts(worker: Worker, folder: Path, spec: TaskSpec) -> None:
     for rule in ("mean", "clip"):
-        bad = Payload(write_blob(folder, b"no gradient"), 1)
+        bad = Payload(write_blob(folder, b"no gradient"), 1, BINDING)
         told = worker.ask(Aggregate(9, replace(spec, rule=rule), 0, model_blob(folder), NO_BLOB, (bad, bad)))
         judgements = (Judgement(Outcome.MALFORMED, 0),) * 2
         assert timeless(told) == Aggregated(9, judgements, NO_BLOB, NO_BLOB, NO_BLOB, 0)
@@ -167,7 +179,7 @@ def test_more_than_fits_in_memory_at_a_time_comes_to_the_same_bytes(
     folder: Path, spec: TaskSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = replace(spec, rule="clip")
-    bad = Payload(write_blob(folder, bytes(7)), 9)
+    bad = Payload(write_blob(folder, bytes(7)), 9, BINDING)
     payloads = [payload(folder, task, 50 + index, index + 1, 10.0 ** (index / 2 - 5)) for index in range(7)]
     job = Aggregate(1, task, 0, model_blob(folder), NO_BLOB, (*payloads[:2], bad, *payloads[2:]))
     whole = work.answer(job, folder)
@@ -192,7 +204,7 @@ def test_what_cannot_be_done_is_failed_with_a_reason_and_the_worker_lives_on(
         replace(good, payloads=(absent,)): f"no such blob here: {missing.root.hex()}",
         replace(good, model=missing): f"no such blob here: {missing.root.hex()}",
         replace(good, model=torn): f"blob {torn.root.hex()} is a file of 4 bytes, not 4000",
-        replace(good, payloads=(Payload(one.blob, 0),)): "a payload that stands for no units",
+        replace(good, payloads=(Payload(one.blob, 0, BINDING),)): "a payload that stands for no units",
         replace(good, spec=replace(spec, rule="krum")): "unknown rule 'krum', known: mean, clip",
         replace(good, spec=wide): "sums could overflow: 59 exponents leave room for 0 units by rule 'mean', not 1",
         apply: "10 bytes, not 2016",

@@ -15,7 +15,7 @@ from potd.wire.genesis import Allotment, Genesis, Parameters, genesis_digest
 from potd.wire.ids import NO_BLOB, NOTHING, BlobRef, account_id, digest, task_id
 from potd.wire.operations import Enrol, Leave, Operation, Submit, Transfer
 from potd.wire.rounds import Commitment, Contribution, Evaluation, Measured, Named, Outcome, Report, Seal, Step, Update
-from potd.wire.tasks import EncodingSpec, ModelSpec, OptimiserSpec, TaskSpec
+from potd.wire.tasks import EncodingSpec, ModelSpec, OptimiserSpec, TaskSpec, payload_bytes
 
 VALIDATORS = 4
 PEOPLE = 8  # the first four are the validators
@@ -144,7 +144,7 @@ class World:
             "round": state.round,
             "miner": self.ids[who],
             "model": state.model.root,
-            "payload": blob(f"payload {who} {state.round}"),
+            "payload": blob(f"payload {who} {state.round}", payload_bytes(of)),
             "samples": (miner.units if miner else 1) * of.unit_batch,
             "finite": True,
             "loss_micro": 1_000_000 + who,

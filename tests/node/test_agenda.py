@@ -6,7 +6,7 @@ from potd.ledger.accounts import NONCES_AHEAD
 from potd.node.agenda import OPERATIONS_MAX, Agenda
 from potd.wire.blocks import Batch, record_digest
 from potd.wire.envelope import Signer, Verified
-from potd.wire.ids import NO_BLOB, account_id, digest
+from potd.wire.ids import NO_BLOB, AccountId, account_id, digest
 from potd.wire.operations import Enrol, Operation, Transfer
 from potd.wire.rounds import Evaluation, Seal, Update
 
@@ -17,6 +17,11 @@ SIGNERS = [Signer(bytes([index + 1]) * 32, NETWORK) for index in range(3)]
 
 def transfer(nonce: int, signer: Signer = SIGNERS[0], memo: str = "") -> Verified[Operation]:
     return signer.verified(Transfer(account_id(signer.key), nonce, digest("to"), 1, memo))
+
+
+def from_zero(account: AccountId) -> int:
+    """A ledger in which nobody has done anything."""
+    return 0
 
 
 def seal(number: int, by: int = 0) -> Seal:
@@ -62,15 +67,15 @@ def test_records_go_before_operations_and_these_by_account_and_nonce() -> None:
         agenda.add_operation(one, 0, ours=False)
     agenda.add_record(seal(4))
     ordered = sorted(operations, key=lambda one: (one.body.account, one.body.nonce))
-    assert agenda.take(512) == Batch((seal(4), *(one.signed for one in ordered)))
-    assert agenda.take(512) is None, "all of it is in flight"
+    assert agenda.take(512, from_zero) == Batch((seal(4), *(one.signed for one in ordered)))
+    assert agenda.take(512, from_zero) is None, "all of it is in flight"
 
 
 def test_a_batch_is_no_longer_than_genesis_allows() -> None:
     agenda = Agenda()
     for nonce in range(5):
         agenda.add_operation(transfer(nonce), 0, ours=False)
-    taken = [agenda.take(2) for _ in range(4)]
+    taken = [agenda.take(2, from_zero) for _ in range(4)]
     assert [len(one.records) if one is not None else 0 for one in taken] == [2, 2, 1, 0]
 
 
@@ -78,15 +83,38 @@ def test_the_newest_record_of_a_round_replaces_the_one_before() -> None:
     agenda = Agenda()
     agenda.add_record(seal(4, by=0))
     agenda.add_record(seal(4, by=1))
-    assert agenda.take(512) == Batch((seal(4, by=1),))
+    assert agenda.take(512, from_zero) == Batch((seal(4, by=1),))
 
 
-def test_what_was_executed_is_gone() -> None:
+def test_an_executed_record_is_gone_and_an_operation_stays_until_it_is_dropped() -> None:
+    """One that failed by coming before its turn has its turn yet; whether it has, the ledger says."""
     agenda = Agenda()
     agenda.add_operation(transfer(0), 0, ours=False)
     agenda.add_record(update(4))
-    agenda.executed([record_digest(transfer(0).signed), record_digest(update(4))])
-    assert agenda.take(512) is None
+    names = [record_digest(transfer(0).signed), record_digest(update(4))]
+    assert agenda.take(512, from_zero) == Batch((update(4), transfer(0).signed))
+    agenda.executed(names)
+    assert agenda.take(512, from_zero) == Batch((transfer(0).signed,))
+    agenda.drop_operation(names[0])
+    assert agenda.take(512, from_zero) is None
+
+
+def test_an_operation_before_its_turn_is_not_given_out() -> None:
+    """It would fail, and pay nothing for its place."""
+    agenda = Agenda()
+    for nonce in (0, 2, 3):
+        agenda.add_operation(transfer(nonce), 0, ours=False)
+    assert agenda.take(512, from_zero) == Batch((transfer(0).signed,))
+    assert agenda.take(512, lambda account: 2) == Batch((transfer(2).signed, transfer(3).signed))
+
+
+def test_a_rounds_record_is_never_put_behind_another_of_its_task() -> None:
+    agenda = Agenda()
+    agenda.add_record(seal(4))
+    agenda.add_record(update(4))
+    agenda.add_record(evaluation(3))
+    assert agenda.take(512, from_zero) == Batch((seal(4), evaluation(3)))
+    assert agenda.take(512, from_zero) == Batch((update(4),))
 
 
 def test_seals_and_updates_of_past_rounds_are_dropped_and_their_evaluations_kept() -> None:
@@ -94,16 +122,16 @@ def test_seals_and_updates_of_past_rounds_are_dropped_and_their_evaluations_kept
     for record in (seal(3), update(3), evaluation(3), seal(4)):
         agenda.add_record(record)
     agenda.drop_stale(TASK, 4)
-    assert agenda.take(512) == Batch((evaluation(3), seal(4)))
+    assert agenda.take(512, from_zero) == Batch((evaluation(3), seal(4)))
 
 
 def test_another_view_gives_operations_out_again_and_has_records_worked_out_afresh() -> None:
     agenda = Agenda()
     agenda.add_operation(transfer(0), 0, ours=False)
     agenda.add_record(seal(4))
-    agenda.take(512)
+    agenda.take(512, from_zero)
     agenda.view_changed()
-    assert agenda.take(512) == Batch((transfer(0).signed,))
+    assert agenda.take(512, from_zero) == Batch((transfer(0).signed,))
 
 
 def test_an_enrolment_that_waits_is_known() -> None:

@@ -113,9 +113,15 @@ def test_garbage_by_gossip_is_refused_in_nobodys_name() -> None:
     """Who wrote it is not known, and who passed it on may be honest."""
     for topic in ev.TOPICS:
         (refused,) = lone_node().step(ev.Gossiped(topic, b"garbage"))
-        assert isinstance(refused, ev.Refuse)
-        assert refused.peer == bytes(32)
+        assert isinstance(refused, ev.Ignore)
         assert refused.reason.startswith(f"{topic}: ")
+
+
+def test_a_forged_certificate_by_gossip_is_held_against_nobody() -> None:
+    """Its author chooses whose names stand in it."""
+    forged = Certificate(certificate(PEER).header, (Attestation(PEER.key, bytes(64)),))
+    effects = lone_node().step(ev.Gossiped("certificates", encode(forged)))
+    assert effects == [ev.Ignore("certificates: certificate with 1 signatures of 3")]
 
 
 def certificate(*signers: Signer, height: int = 1) -> Certificate:
@@ -228,7 +234,7 @@ def test_garbage_of_any_kind_is_refused_and_counted(given_bytes: list[tuple[str,
     for kind, data in given_bytes:
         event = ev.Framed(PEER.key, data) if kind == "frame" else ev.Gossiped(kind, data)
         effects = node.step(event)
-        assert len(reasons(effects)) == 1
+        assert len(reasons(effects) + passed_over(effects)) == 1
 
 
 ALIVE = lone_node()

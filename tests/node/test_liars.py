@@ -12,14 +12,24 @@ import pytest
 from potd.arithmetic.work import answer as add_up
 from potd.node import events as ev
 from potd.wire.blobs import read_blob, write_blob
-from potd.wire.blocks import NULL, Batch, batch_digest
+from potd.wire.blocks import NULL, Batch, Record, batch_digest
 from potd.wire.codec import Malformed, decode, encode
 from potd.wire.consensus import Prepare, PrePrepare, Proposal, Refusal
 from potd.wire.envelope import Signed, Signer, verify
-from potd.wire.ids import Key, digest
+from potd.wire.ids import NO_BLOB, Key, account_id, digest
 from potd.wire.jobs import Aggregate, Aggregated, Applied, Apply
-from potd.wire.rounds import Report, Seal, Update
-from tests.node.world import World, signed_by
+from potd.wire.rounds import (
+    Commitment,
+    Contribution,
+    Evaluation,
+    Measured,
+    Outcome,
+    Report,
+    Seal,
+    Step,
+    Update,
+)
+from tests.node.world import MODEL, World, signed_by
 
 Alter = Callable[[Key, Batch], Batch]
 
@@ -210,8 +220,48 @@ def with_a_forged_operation(world: World) -> Alter:
     return alter
 
 
+def with_an_update_behind_the_seal(world: World) -> Alter:
+    """A seal, and in the same batch an update of the primary's own making: before the batch, no update could be right,
+    but behind its seal the ledger would take one."""
+    model = write_blob(world.folder, b"\x00\x00\x80\x3f" * MODEL.parameters)
+    aggregate = write_blob(world.folder, b"never added up")
+
+    def alter(_: Key, batch: Batch) -> Batch:
+        records: list[Record] = list(batch.records)
+        for seal in [one for one in batch.records if isinstance(one, Seal)]:
+            parts = tuple(
+                Contribution(decode(one.payload, Commitment).miner, Outcome.COUNTED.value, 65_536)
+                for one in seal.commitments
+            )
+            records.append(Update(seal.task, seal.round, seal.reports, parts, aggregate, model, NO_BLOB))
+        return Batch(tuple(records))
+
+    return alter
+
+
+def with_an_unsigned_score(world: World) -> Alter:
+    """An evaluation of a round whose reports nobody signed."""
+
+    def alter(_: Key, batch: Batch) -> Batch:
+        task = world.node(world.keys[1]).ledger.task_ids()[0]
+        body = encode(Report(task, 0, Step.EVALUATION.value, (), (), (Measured(0, 10**6, 10**6, -5),)))
+        reports = tuple(Signed(key, body, bytes(64)) for key in sorted(world.validators))
+        return Batch((*batch.records, Evaluation(task, 0, reports)))
+
+    return alter
+
+
 @pytest.mark.parametrize(
-    "lie", [with_a_stranger, with_too_few, without_a_commitment, with_another_model, with_a_forged_operation]
+    "lie",
+    [
+        with_a_stranger,
+        with_too_few,
+        without_a_commitment,
+        with_another_model,
+        with_a_forged_operation,
+        with_an_update_behind_the_seal,
+        with_an_unsigned_score,
+    ],
 )
 def test_a_false_record_gets_no_prepare_and_its_primary_is_replaced(
     tmp_path: Path, lie: Callable[[World], Alter]
@@ -246,3 +296,78 @@ def test_a_primary_that_is_silent_about_one_task_is_replaced(tmp_path: Path) -> 
     world.reach(max(map(world.round, honest)) + 3, 1_500, *honest)
     world.agree()
     world.check(liar)
+
+
+def test_a_miner_that_copies_the_root_of_another_is_not_paid(tmp_path: Path) -> None:
+    """Its commitment names a payload that another will reveal, and that begins with the other's name."""
+    world = World(tmp_path, seed=3, miners=1)
+    honest, copier = world.keys[1], world.keys[4]
+    signer = world.members[copier].signer
+
+    def tamper(key: Key, effect: ev.Effect) -> ev.Effect | None:
+        if not isinstance(effect, ev.Publish) or effect.topic != "commitments":
+            return effect
+        if key == copier:
+            return None
+        if key == honest:
+            body = verify(decode(effect.data, Signed), world.network, Commitment).body
+            copied = encode(signer.sign(replace(body, miner=account_id(copier))))
+            for other in world.validators:
+                world.tell(other, ev.Gossiped("commitments", copied))
+        return effect
+
+    world.tamper = tamper
+    world.submit(rounds=1_000)
+    world.reach(8, 3_000)
+    task = world.task(world.keys[0])
+    earned = {one.account: one.earned_micro for one in task.miners}
+    assert earned[account_id(copier)] == 0
+    assert earned[account_id(honest)] > 0
+
+
+def test_a_commitment_that_only_a_crashed_validator_can_show_does_not_hold_up_the_round(tmp_path: Path) -> None:
+    """A lying miner and validator shows its commitment to one validator, which reports it and dies on the spot."""
+    world = World(tmp_path, seed=3, patience_ticks=60)
+    world.submit(rounds=1_000, deadline_ticks_min=100, deadline_ticks_max=200)
+    world.reach(2, 900)
+    world.agree()
+    liar, witness = world.keys[3], world.keys[1]
+    number = max(map(world.round, world.keys)) + 1
+    died: list[int] = []
+
+    def tamper(key: Key, effect: ev.Effect) -> ev.Effect | None:
+        if key != liar:
+            return effect
+        if isinstance(effect, ev.Publish) and effect.topic == "commitments":
+            body = verify(decode(effect.data, Signed), world.network, Commitment).body
+            if body.round >= number:
+                return ev.Send(witness, effect.data) if not died else None
+        if isinstance(effect, ev.Send) and _says(world, effect.data, Commitment):
+            return None
+        return effect
+
+    def assassin(key: Key, effect: ev.Effect) -> bool:
+        if key != witness or died or not isinstance(effect, ev.Note) or not effect.name.endswith("/seal"):
+            return False
+        note = decode(effect.data, Seal)
+        report = verify(note.reports[0], world.network, Report).body
+        if report.round < number or account_id(liar) not in {one.subject for one in report.held}:
+            return False
+        died.append(report.round)
+        return True
+
+    world.tamper, world.assassin = tamper, assassin
+    world.run(lambda: bool(died), 3_000)
+    world.assassin = None
+    world.pass_time(5)
+    world.start(witness)
+    honest = [key for key in world.keys if key != liar]
+    world.reach(died[0] + 3, 3_000, *honest)
+
+
+def _says(world: World, data: bytes, kind: type[Commitment]) -> bool:
+    try:
+        verify(decode(data, Signed), world.network, kind)
+    except Malformed:
+        return False
+    return True

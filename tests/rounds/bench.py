@@ -15,7 +15,7 @@ from potd.rounds.validator import Validator
 from potd.wire.envelope import Signed, Signer, Verified
 from potd.wire.ids import NO_BLOB, NOTHING, BlobRef, Digest, account_id, digest
 from potd.wire.rounds import Commitment, Draft, Measured, Named, Report, Step
-from potd.wire.tasks import EncodingSpec, ModelSpec, OptimiserSpec, TaskSpec
+from potd.wire.tasks import EncodingSpec, ModelSpec, OptimiserSpec, TaskSpec, payload_bytes
 
 NETWORK = digest("network")
 TASK = digest("task")
@@ -102,7 +102,7 @@ def commitment(index: int, view: View = TRAIN, salt: str = "", **changes: object
         view.round,
         MINERS[index],
         view.model.root,
-        blob(f"payload {index} {view.round}"),
+        replace(blob(f"payload {index} {view.round}"), size=payload_bytes(SPEC)),
         8,
         True,
         500_000,

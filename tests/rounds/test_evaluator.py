@@ -122,7 +122,7 @@ def test_an_evaluation_by_a_quorum_only_is_judged_right() -> None:
         (STRANGER.verified(score_report(1, 3).body), "false: report by somebody who is not a validator"),
         (
             SIGNERS[1].verified(replace(score_report(1, 3).body, held=(Named(TASK, TASK, 1),))),
-            "false: report on an evaluation that holds something",
+            "false: report on an evaluation that holds something else",
         ),
         (score_report(1, 5), "untimely: report on an evaluation that is past, or far to come"),
     ],

@@ -11,7 +11,7 @@ from potd.wire.codec import decode, encode
 from potd.wire.envelope import Signed, verify
 from potd.wire.ids import NO_BLOB
 from potd.wire.jobs import Failed, Train, Trained
-from potd.wire.rounds import Commitment
+from potd.wire.rounds import Commitment, payload_binding
 from tests.rounds.bench import (
     KEYS,
     MINERS,
@@ -30,7 +30,8 @@ from tests.rounds.bench import (
 )
 
 OURS = assign(TRAIN.window, OPENED.sizes, TRAIN.seed, MINERS[0], 1, 8)
-JOB = Train(1, SPEC, 3, TRAIN.model, tuple(SHARDS[one] for one in OURS.shards), OURS.samples)
+BINDING = payload_binding(TASK, 3, MINERS[0], TRAIN.model.root)
+JOB = Train(1, SPEC, 3, TRAIN.model, tuple(SHARDS[one] for one in OURS.shards), OURS.samples, BINDING)
 DONE = Trained(1, blob("gradient"), 8, True, 700_000, 5)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from potd.rounds.aggregation import RETRY_TICKS
 from potd.rounds.events import Await, Effect, Fetch, Note, Propose, Run, Settle, Share, Unfetch, View
-from potd.rounds.tally import choose, make_seal, make_update
+from potd.rounds.tally import choose, make_seal, make_update, seal_fault
 from potd.rounds.validator import SAY_AGAIN_TICKS, Validator, draft_note, report_note
 from potd.wire.codec import decode, encode
 from potd.wire.envelope import Signed, Verified, verify
@@ -23,8 +23,10 @@ from potd.wire.rounds import (
     Seal,
     Step,
     Update,
+    payload_binding,
 )
 from tests.rounds.bench import (
+    ELECTORATE,
     KEYS,
     MINERS,
     NETWORK,
@@ -51,6 +53,10 @@ from tests.rounds.bench import (
 ALL = [commitment(index) for index in range(4)]
 SEALED = revealing(TRAIN, *ALL)
 PAYLOADS = tuple(one.body.payload for one in sorted(ALL, key=lambda one: one.body.miner))
+PARTS = tuple(
+    Payload(one.body.payload, 1, payload_binding(TASK, 3, one.body.miner, TRAIN.model.root))
+    for one in sorted(ALL, key=lambda one: one.body.miner)
+)
 RESULTS = (blob("aggregate 4"), blob("model 4"), blob("momentum 4"))
 
 
@@ -104,8 +110,9 @@ def reports_in(effects: list[Effect]) -> list[Verified[Report]]:
         if isinstance(effect, Share):
             message = verify(effect.signed, NETWORK, Report, Draft, Commitment)
             if isinstance(message.body, Report):
-                name = report_note(TASK, Step(message.body.step))
-                assert before == Note(name, encode(effect.signed)), "said before it was written"
+                assert isinstance(before, Note), "said before it was written"
+                assert before.name == report_note(TASK, Step(message.body.step))
+                assert decode(before.data, Seal).reports == (effect.signed,)
                 found.append(message)  # type: ignore[arg-type]  # its body is a Report
     return found
 
@@ -158,9 +165,10 @@ def test_a_report_is_final() -> None:
 
 def test_a_report_is_final_over_a_restart() -> None:
     _, validator = training()
-    first = next(one for one in ticks(validator, TRAIN.deadline_ticks) if isinstance(one, Share)).signed
+    said = ticks(validator, TRAIN.deadline_ticks)
+    first = next(one for one in said if isinstance(one, Share)).signed
     parts = bench()
-    again = parts.validator({Step.SEAL: encode(first)})
+    again = parts.validator({Step.SEAL: next(one for one in said if isinstance(one, Note)).data})
     again.on_entered(0, KEYS[0])
     effects = change(parts, again, TRAIN)
     for one in ALL:
@@ -172,14 +180,30 @@ def test_a_report_is_final_over_a_restart() -> None:
 
 def test_a_restarted_primary_counts_its_own_report() -> None:
     _, validator = training()
-    first = next(one for one in ticks(validator, TRAIN.deadline_ticks) if isinstance(one, Share)).signed
+    said = ticks(validator, TRAIN.deadline_ticks)
     parts = bench()
-    again = parts.validator({Step.SEAL: encode(first)})
+    again = parts.validator({Step.SEAL: next(one for one in said if isinstance(one, Note)).data})
     again.on_entered(0, KEYS[0])
     effects = change(parts, again, TRAIN)
     for index in (1, 2):
         effects += again.on_report(seal_report(index))[0]
     assert len(only(effects, Propose)) == 1
+
+
+def test_what_a_report_names_can_be_shown_after_a_restart() -> None:
+    """Whoever named it may be the only one who has it."""
+    _, validator = training()
+    validator.on_heard(ALL[0])
+    said = ticks(validator, TRAIN.deadline_ticks)
+    parts = bench()
+    again = parts.validator({Step.SEAL: next(one for one in said if isinstance(one, Note)).data})
+    again.on_entered(0, KEYS[0])
+    effects = change(parts, again, TRAIN)
+    for index in (1, 2):
+        effects += again.on_report(seal_report(index, ALL[0]))[0]
+    (proposed,) = [one.record for one in effects if isinstance(one, Propose)]
+    assert isinstance(proposed, Seal)
+    assert proposed.commitments == (ALL[0].signed,)
 
 
 @pytest.mark.parametrize(
@@ -193,8 +217,8 @@ def test_a_restarted_primary_counts_its_own_report() -> None:
             STRANGER.verified(replace(commitment(0).body, miner=account_id(STRANGER.key))),
             "untimely: commitment by somebody who is not enrolled",
         ),
-        (commitment(0, model=blob("stale").root), "false: commitment to another model or batch"),
-        (commitment(0, samples=16), "false: commitment to another model or batch"),
+        (commitment(0, model=blob("stale").root), "false: commitment to another model, batch or size"),
+        (commitment(0, samples=16), "false: commitment to another model, batch or size"),
     ],
 )
 def test_a_commitment_that_cannot_count_is_refused(message: Verified[Commitment], reason: str) -> None:
@@ -233,7 +257,7 @@ def test_the_primary_proposes_the_seal_that_a_quorum_of_reports_obliges_to() -> 
         2,
     )
     assert proposed == expected
-    assert validator.judge(proposed, final=True) == ("", [])
+    assert seal_fault(proposed, ELECTORATE) == ""
     assert only(validator.on_tick(), Propose) == [], "once in a view"
 
 
@@ -268,7 +292,7 @@ def test_the_primary_learns_the_half_of_an_equivocation_that_reports_name() -> N
     assert isinstance(proposed, Seal)
     assert two_faced.signed in proposed.commitments
     assert ALL[3].signed not in proposed.commitments
-    assert validator.judge(proposed, final=True) == ("", [])
+    assert seal_fault(proposed, ELECTORATE) == ""
 
 
 def test_a_second_face_that_no_report_names_is_not_kept() -> None:
@@ -338,7 +362,7 @@ def test_it_reports_payloads_when_all_are_held() -> None:
     assert {one.subject: one.digest for one in report.body.held} == {
         one.body.miner: one.body.payload.root for one in ALL
     }
-    job = Aggregate(1, SPEC, 3, TRAIN.model, TRAIN.momentum, tuple(Payload(one, 1) for one in PAYLOADS))
+    job = Aggregate(1, SPEC, 3, TRAIN.model, TRAIN.momentum, PARTS)
     assert only(effects, Run) == [Run("arithmetic", job)], "most often what the draft will ask for"
 
 
@@ -477,9 +501,9 @@ def right_update(counted: list[Verified[Commitment]], reports: list[Verified[Rep
 def test_it_agrees_to_the_very_bits_that_it_has_worked_out() -> None:
     _, validator = backup()
     update = right_update(ALL, REPORTS)
-    assert validator.judge(update, final=False) == (None, []), "the sum is not done"
+    assert validator.judge_update(update, final=False) == (None, []), "the sum is not done"
     validator.on_answer(added_up(1))
-    assert validator.judge(update, final=False) == ("", [])
+    assert validator.judge_update(update, final=False) == ("", [])
 
 
 def test_it_refuses_any_other_bits() -> None:
@@ -493,7 +517,7 @@ def test_it_refuses_any_other_bits() -> None:
         replace(update, contributions=update.contributions[1:]),
         replace(update, contributions=(replace(update.contributions[0], weight=1), *update.contributions[1:])),
     ):
-        reason, _ = validator.judge(changed, final=False)
+        reason, _ = validator.judge_update(changed, final=False)
         assert reason
 
 
@@ -502,35 +526,34 @@ def test_it_adds_up_another_choice_than_its_own_when_that_is_proposed() -> None:
     validator.on_answer(added_up(1))
     fewer = [update_report(index, *ALL[:3]) for index in (0, 2, 3)]
     update = right_update(ALL[:3], fewer)
-    verdict, effects = validator.judge(update, final=False)
+    verdict, effects = validator.judge_update(update, final=False)
     assert verdict is None
     (run,) = [one.job for one in effects if isinstance(one, Run)]
     assert isinstance(run, Aggregate)
     assert len(run.payloads) == 3
     validator.on_answer(added_up(run.job, 3))
-    assert validator.judge(update, final=False) == ("", [])
+    assert validator.judge_update(update, final=False) == ("", [])
 
 
 def test_an_update_with_reports_of_strangers_is_refused() -> None:
     _, validator = backup()
     stranger = STRANGER.verified(update_report(0, *ALL).body)
     update = replace(right_update(ALL, REPORTS), reports=signed([*REPORTS[:2], stranger]))
-    reason, effects = validator.judge(update, final=False)
+    reason, effects = validator.judge_update(update, final=False)
     assert (reason, effects) == ("reports out of order, twice, or by strangers", [])
 
 
 def test_a_seal_with_reports_of_strangers_is_refused() -> None:
-    _, validator = training(index=1)
     stranger = STRANGER.verified(seal_report(0, *ALL).body)
     reports = [seal_report(0, *ALL), seal_report(2, *ALL), stranger]
     seal = make_seal(TASK, 3, reports, {name_of(one): one.signed for one in ALL}, 2)
     assert isinstance(seal, Seal)
-    assert validator.judge(seal, final=False) == ("reports out of order, twice, or by strangers", [])
+    assert seal_fault(seal, ELECTORATE) == "reports out of order, twice, or by strangers"
 
 
 def test_an_update_of_a_round_to_come_is_not_judged_before_it_is_known_to_stay_untimely() -> None:
     _, validator = training(index=1)
     update = right_update(ALL, REPORTS)
-    assert validator.judge(update, final=False) == (None, []), "the seal may be under way before it"
-    assert validator.judge(update, final=True) == ("", []), "the receipt will say so"
-    assert validator.judge(replace(update, round=2), final=False) == ("", [])
+    assert validator.judge_update(update, final=False) == (None, []), "the seal may be under way before it"
+    assert validator.judge_update(update, final=True) == ("", []), "the receipt will say so"
+    assert validator.judge_update(replace(update, round=2), final=False) == ("", [])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -14,8 +15,9 @@ import uvloop
 from potd.arithmetic.selftest import GOLDEN
 from potd.node.events import JobDone, WorkerLost, WorkerReady
 from potd.runtime.workers import JOBS_WAITING_MAX, Worker, WorkerCommand, WorkerUnfit, patience_of
+from potd.wire.frames import framed
 from potd.wire.ids import NO_BLOB, NOTHING, BlobRef
-from potd.wire.jobs import Apply, Evaluated, Failed, Job, Train
+from potd.wire.jobs import Apply, Evaluated, Failed, Job, Ready, Train
 from potd.wire.tasks import EncodingSpec, ModelSpec, OptimiserSpec, TaskSpec
 
 SPEC = TaskSpec(
@@ -222,6 +224,32 @@ def test_stopping_kills_a_busy_worker_at_once(tmp_path: Path) -> None:
         os.kill(pids[0], 0)
 
 
+@pytest.mark.parametrize("turns", range(6))
+def test_stopping_in_the_very_moment_of_the_greeting_stops(tmp_path: Path, turns: int) -> None:
+    """Python 3.11's asyncio.wait_for forgets that it was cancelled if what it waits for is done by then."""
+
+    async def main() -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            _, writer = await asyncio.open_unix_connection(sock=ours)
+            reader = asyncio.StreamReader()
+            worker = Worker(WorkerCommand("double", ""), tmp_path, lambda told: None, lambda refs: None)
+            serving = asyncio.create_task(worker._serve(reader, writer))
+            for _ in range(5):
+                await asyncio.sleep(0)
+            reader.feed_data(framed(Ready("double", "cpu", "1", bytes(32))))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            serving.cancel()
+            await asyncio.wait([serving], timeout=1)
+            stopped = serving.cancelled()
+            serving.cancel()
+            writer.close()
+        assert stopped
+
+    uvloop.run(main())
+
+
 def test_the_arithmetic_greets_with_the_golden_digest_and_gives_a_reason_when_it_fails(tmp_path: Path) -> None:
     async def play(bench: Bench) -> None:
         ready = await bench.hears()
@@ -238,5 +266,5 @@ def test_the_arithmetic_greets_with_the_golden_digest_and_gives_a_reason_when_it
 
 
 def test_a_gradient_may_take_as_long_as_its_round_and_half_a_minute_at_least() -> None:
-    train: Job = Train(1, SPEC, 0, NO_BLOB, (NO_BLOB,), (0,))
+    train: Job = Train(1, SPEC, 0, NO_BLOB, (NO_BLOB,), (0,), bytes(32))
     assert patience_of(train) == 120.0

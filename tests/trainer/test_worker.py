@@ -30,6 +30,8 @@ from potd.wire.tasks import Manifest, ModelSpec, TaskSpec
 
 ANSWERS: tuple[type[Trained] | type[Evaluated] | type[Failed], ...] = (Trained, Evaluated, Failed)
 
+BINDING = bytes(range(32))
+
 
 class Worker:
     def __init__(self, process: subprocess.Popen[str], connection: socket.socket) -> None:
@@ -70,7 +72,7 @@ def worker(blobs: Path) -> Iterator[Worker]:
 
 def train(spec: TaskSpec, manifest: Manifest, job: int = 1) -> Train:
     shards = tuple(shard.blob for shard in manifest.training[3:6])
-    return Train(job, spec, 0, spec.weights, shards, tuple(range(250, 186, -1)))
+    return Train(job, spec, 0, spec.weights, shards, tuple(range(250, 186, -1)), BINDING)
 
 
 def failed(answer: object) -> str:
@@ -87,7 +89,7 @@ def test_a_job_is_answered_by_the_encoded_gradient(
     expected = gradient(spec.model, weights, batch, torch.device("cpu"))
     assert isinstance(answer, Trained)
     assert replace(answer, payload=NO_BLOB, milliseconds=0) == Trained(1, NO_BLOB, 64, True, expected.loss_micro, 0)
-    assert read_blob(blobs, answer.payload) == encode_payload(expected.vector, spec.encoding)
+    assert read_blob(blobs, answer.payload) == BINDING + encode_payload(expected.vector, spec.encoding)
 
 
 def test_an_evaluation_is_answered_by_counts(worker: Worker, spec: TaskSpec, manifest: Manifest) -> None:
