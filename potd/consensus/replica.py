@@ -373,7 +373,7 @@ class Replica:
         return self._stabilise(height)
 
     def _certify_overtaken(self, height: int) -> list[Effect]:
-        """A later height became permanent first; followers are served runs that end with a certificate: keep them short."""
+        """A later height became permanent first. Followers get runs that end with a certificate: keep them short."""
         certificate = self._checkpoints.certificate(height, self.group)
         if certificate is None:
             return []

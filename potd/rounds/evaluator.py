@@ -14,6 +14,7 @@ from potd.wire.ids import BlobRef, Key, TaskId
 from potd.wire.jobs import Answer, Evaluate, Evaluated, Failed
 from potd.wire.rounds import Evaluation, Measured, Report, Step
 
+RETRY_TICKS = 20  # after a failed job
 KEEP_EVALUATIONS = 4  # rounds whose reports wait for a quorum; a later score makes an earlier one idle
 SAY_AGAIN_TICKS = 20  # a report that has led to nothing is said again every second
 
@@ -38,6 +39,7 @@ class Evaluator:
         self._reports: dict[int, dict[Key, Verified[Report]]] = {}  # by round
         self._scoring: tuple[int, int] | None = None  # the job and the round under way
         self._scored = -1
+        self._retry_at = 0
         self._proposed = (-1, -1)  # the consensus view and the round of the last that we proposed
         self._own = verify(decode(noted, Signed), signer.network, Report) if noted else None
         if self._own is not None:
@@ -87,6 +89,7 @@ class Evaluator:
             case Evaluated():
                 return self._report(number, answer)
             case Failed(_, reason):
+                self._scored, self._retry_at = number - 1, self._ticks + RETRY_TICKS
                 return [Told("evaluation failed", (("round", number), ("reason", reason)))]
             case _:
                 return []
@@ -115,7 +118,7 @@ class Evaluator:
         return self._opened is None or bool(self._opened.held_out)
 
     def _begin(self, view: View) -> list[Effect]:
-        due = self._due(view, view.round) and view.phase != Phase.IDLE
+        due = self._due(view, view.round) and view.phase != Phase.IDLE and self._ticks >= self._retry_at
         if not due or max(self._scored, view.evaluated) >= view.round or self._scoring is not None:
             return []
         if not self._trainer:

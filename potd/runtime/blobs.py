@@ -32,7 +32,6 @@ class BlobStore:
         self.folder = folder
         self.bytes_max = bytes_max
         self.bytes_held = 0
-        self.deleted = 0
         self._sizes: OrderedDict[bytes, int] = OrderedDict()  # least recently used first
         self._parts: dict[bytes, int] = {}
         self._hidden: set[bytes] = set()
@@ -211,7 +210,6 @@ class BlobStore:
         self._forget(root)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.folder / root.hex())
-            self.deleted += 1
 
     def _forget(self, root: bytes) -> None:
         self._leaves.pop(root, None)

@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from potd.config import Home
-from potd.ledger.entries import Phase, Task
+from potd.ledger.entries import Task
 from potd.node.events import OperationAsked, Store, Tell
 from potd.node.node import Node
 from potd.runtime.blobs import BlobStore
 from potd.runtime.fetcher import Fetcher
 from potd.runtime.pump import Pump
-from potd.runtime.views import balance_view, find_task, task_detail, task_view, tasks_view
+from potd.runtime.views import balance_view, task_detail, task_view, tasks_view
 from potd.wire.blobs import read_blob
 from potd.wire.blocks import header_digest, record_digest
 from potd.wire.codec import Malformed, decode, encode
@@ -371,10 +371,9 @@ class Control:
         return self._known(_name(question, "task"))
 
     def _known(self, task: Digest) -> Task:
-        found = find_task(self._node, task)
+        found = self._node.ledger.task(task)
         if found is None:
             raise _No(REFUSED, f"the ledger knows no task {task.hex()}")
-        assert found.phase in tuple(Phase)
         return found
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from potd.ledger.entries import Phase, Task
 from potd.node.node import Node
-from potd.wire.ids import AccountId, TaskId
+from potd.wire.ids import AccountId
 from potd.wire.jobs import Aggregate, Apply, Evaluate, Job, Train
 
 
@@ -129,10 +129,6 @@ def doing(node: Node, running: Iterable[Job]) -> str:
     if not open_tasks:
         return "idle: no task is open"
     return ", ".join(_waiting_text(node, task) for task in open_tasks)
-
-
-def find_task(node: Node, task: TaskId) -> Task | None:
-    return node.ledger.task(task)
 
 
 def _job_text(job: Job) -> str:

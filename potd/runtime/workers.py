@@ -87,10 +87,6 @@ class Worker:
         return self.command.kind
 
     @property
-    def jobs_waiting(self) -> int:
-        return len(self._waiting)
-
-    @property
     def job(self) -> Job | None:
         """What it works on."""
         return self._waiting[0] if self._waiting and self._was_ready else None
@@ -137,6 +133,7 @@ class Worker:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,
+                # The same potd as ours, from wherever ours was loaded.
                 env={**os.environ, "PYTHONPATH": str(Path(potd.__file__).parent.parent)},
                 # Ctrl-C in a terminal goes to the daemon, which ends its workers itself.
                 start_new_session=True,

@@ -7,11 +7,11 @@ from itertools import pairwise
 
 import pytest
 
-from potd.rounds.evaluator import Evaluator, evaluation_fault, score_note
-from potd.rounds.events import Effect, Note, Phase, Propose, Run, Share, View
+from potd.rounds.evaluator import RETRY_TICKS, Evaluator, evaluation_fault, score_note
+from potd.rounds.events import Effect, Note, Phase, Propose, Run, Share, Told, View
 from potd.wire.codec import encode
 from potd.wire.envelope import Verified, verify
-from potd.wire.jobs import Evaluate, Evaluated
+from potd.wire.jobs import Evaluate, Evaluated, Failed
 from potd.wire.rounds import Evaluation, Measured, Named, Report, Step
 from tests.rounds.bench import (
     ELECTORATE,
@@ -64,6 +64,16 @@ def test_a_due_model_is_scored_once_and_reported() -> None:
     (report,) = reports_in(evaluator.on_answer(Evaluated(1, 90, 100, 250_000, 4)))
     assert report.body == Report(TASK, 3, Step.EVALUATION.value, (), (), (Measured(3, 90, 100, 250_000),))
     assert evaluator.advance() == []
+
+
+def test_a_failed_score_is_tried_again_after_a_pause() -> None:
+    """The last model of a task is scored once only, and its trainer may have died of it."""
+    _, evaluator, _ = scoring()
+    told = evaluator.on_answer(Failed(1, "killed"))
+    assert only(told, Told) == [Told("evaluation failed", (("round", 3), ("reason", "killed")))]
+    for _ in range(RETRY_TICKS - 1):
+        assert only(evaluator.on_tick(), Run) == []
+    assert evaluator.on_tick() == [Run("trainer", Evaluate(2, SCORED, TRAIN.model, OPENED.held_out))]
 
 
 def test_who_has_no_trainer_says_so_and_is_not_waited_for() -> None:

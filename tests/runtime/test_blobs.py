@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import resource
+from collections.abc import Callable, Iterable
 from pathlib import Path
+
+import pytest
 
 from potd.runtime.blobs import BlobStore, Part
 from potd.wire.blobs import blob_ref, read_blob, write_blob
@@ -174,3 +177,22 @@ def test_parts_count_towards_the_budget_and_go_first(tmp_path: Path) -> None:
     begun(store, LARGE).close()
     store.retain(needed=[], surplus=[])
     assert os.listdir(tmp_path) == [small.root.hex()]
+
+
+def test_a_full_disk_is_an_error_that_names_the_folder(tmp_path: Path) -> None:
+    store, ref = opened(tmp_path), blob_ref(LARGE)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    part = store.open_part(ref)
+    assert part.begin(blob_leaves(chunks(LARGE)))
+    attempts: list[Callable[[], object]] = [lambda: store.write(LARGE), lambda: part.put(1, chunks(LARGE)[1])]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        for attempt in attempts:
+            with pytest.raises(OSError, match="File too large") as failure:
+                attempt()
+            assert failure.value.filename == str(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    part.close()
+    assert 1 in part.missing
+    assert os.listdir(tmp_path) == [f"{ref.root.hex()}.part"]

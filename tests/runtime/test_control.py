@@ -6,7 +6,6 @@ import asyncio
 import base64
 import json
 import os
-import socket
 import stat
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -252,29 +251,25 @@ def test_a_question_that_makes_no_sense_is_answered_with_the_reason(tmp_path: Pa
     on_bench(tmp_path, play)
 
 
-def test_a_question_without_end_is_cut_off(tmp_path: Path) -> None:
+def test_a_question_without_end_is_cut_off_and_whoever_asked_hears_why(tmp_path: Path) -> None:
     async def play(bench: Bench) -> None:
-        reader, writer = await asyncio.open_unix_connection(str(bench.home.socket))
-        writer.write(b"x" * (9 << 20))
-        assert "a question of over" in json.loads(await reader.readline())["error"]
-        writer.close()
+        code, reason = await bench.refused("submit", spec="x" * (9 << 20))
+        assert code == Exit.REFUSED
+        assert "a question of over" in reason
 
     on_bench(tmp_path, play)
 
 
-def test_so_many_commands_are_answered_at_once_and_no_more(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [0, 1 << 20])  # the larger is refused while it is still being asked, for certain
+def test_so_many_commands_are_answered_at_once_and_no_more(tmp_path: Path, size: int) -> None:
     async def play(bench: Bench) -> None:
-        idle = []
-        for _ in range(CONNECTIONS_MAX):
-            one = socket.socket(socket.AF_UNIX)
-            one.connect(str(bench.home.socket))
-            idle.append(one)
-        await asyncio.sleep(0.1)
-        code, reason = await bench.refused("status")
+        idle = [await asyncio.open_unix_connection(str(bench.home.socket)) for _ in range(CONNECTIONS_MAX)]
+        code, reason = await bench.refused("status", padding="x" * size)
         assert (code, reason) == (Exit.REFUSED, "64 commands are being answered already")
-        for one in idle:
-            one.close()
-        await asyncio.sleep(0.1)
+        for reader, writer in idle:
+            writer.write_eof()
+            assert await reader.read() == b"", "the daemon hangs up too"
+            writer.close()
         assert (await bench.ask("status"))["height"] == 0
 
     on_bench(tmp_path, play)

@@ -31,6 +31,12 @@ from potd.runtime import daemon
 status = daemon.run(load_config(Path(sys.argv[1])))
 sys.exit(99 if "torch" in sys.modules or "numpy" in sys.modules else status)
 """
+FILE_BYTES_MAX = 300_000  # of any file, for a daemon on a disk that is full from there on
+RUN_ON_A_SMALL_DISK = f"""
+import resource
+resource.setrlimit(resource.RLIMIT_FSIZE, ({FILE_BYTES_MAX}, {FILE_BYTES_MAX}))
+{RUN}
+"""
 PATIENCE_S = 60.0
 
 
@@ -58,11 +64,11 @@ def network(name: str = "tests") -> Genesis:
 
 
 class Daemon:
-    def __init__(self, place: Home) -> None:
+    def __init__(self, place: Home, program: str = RUN) -> None:
         self.home = place
         self.errors = place.path / "stderr"
         with self.errors.open("wb") as errors:
-            self.process = subprocess.Popen([sys.executable, "-c", RUN, str(place.path)], stderr=errors)
+            self.process = subprocess.Popen([sys.executable, "-c", program, str(place.path)], stderr=errors)
 
     def until(self, wanted: Callable[[dict[str, Any]], bool], what: str) -> dict[str, Any]:
         end = time.monotonic() + PATIENCE_S
@@ -95,11 +101,11 @@ class Daemon:
 
 
 @pytest.fixture
-def start() -> Iterator[Callable[[Home], Daemon]]:
+def start() -> Iterator[Callable[..., Daemon]]:
     daemons: list[Daemon] = []
 
-    def begin(place: Home) -> Daemon:
-        daemons.append(Daemon(place))
+    def begin(place: Home, program: str = RUN) -> Daemon:
+        daemons.append(Daemon(place, program))
         return daemons[-1]
 
     yield begin
@@ -109,7 +115,7 @@ def start() -> Iterator[Callable[[Home], Daemon]]:
             daemon.process.wait()
 
 
-Start = Callable[[Home], Daemon]
+Start = Callable[..., Daemon]
 
 
 def refused(place: Home) -> str:
@@ -155,6 +161,33 @@ def test_what_was_executed_is_there_after_kill_9_and_the_workers_are_gone(tmp_pa
         while Path(f"/proc/{pid}").exists():
             assert time.monotonic() < end, f"worker {pid} outlived its daemon"
             time.sleep(0.05)
+
+
+def test_a_full_disk_ends_the_daemon_with_a_sentence_and_costs_nothing_that_was_acknowledged(
+    tmp_path: Path, start: Start
+) -> None:
+    place, to = home(tmp_path, roles='["validator"]'), bytes(range(32)).hex()
+    place.log.write_bytes(bytes(FILE_BYTES_MAX))  # the log file has no room either, from the first line on
+    daemon = start(place, RUN_ON_A_SMALL_DISK)
+    daemon.until_up()
+    paid = 0
+    with pytest.raises(Failure, match="hung up without an answer|stopped before it answered|no daemon runs"):
+        while True:
+            paid += ask(place.path, "transfer", to=to, amount_micro=1)["ok"]
+    assert daemon.process.wait(10) == 1
+    (said,) = (line for line in daemon.said().splitlines() if line.startswith("potd: "))
+    assert said == f"potd: {place.journal}: the disk failed: disk I/O error (SQLITE_IOERR_WRITE)"
+    assert daemon.said().count("cannot be written") == 1
+    assert "Traceback" not in daemon.said()
+    assert not place.socket.exists()
+    assert paid > 2
+    place.log.unlink()
+    again = start(place)
+    height = again.until_up()["height"]
+    assert height in (paid, paid + 1)  # of the last one the order may be on disk, and its answer not sent
+    assert ask(place.path, "transfer", to=to, amount_micro=1)["height"] == height + 1
+    assert ask(place.path, "balance", account=to)["balance_micro"] == height + 1
+    assert again.stop() == 0
 
 
 def test_a_home_is_used_by_one_daemon_at_a_time(tmp_path: Path, start: Start) -> None:

@@ -28,6 +28,7 @@ from tests.runtime.chain import NETWORK, SIGNER, batch, block, certificate, head
 
 US = key(1)
 SMALL = os.urandom(1000)
+TWO_CHUNKS = os.urandom(CHUNK_BYTES + 7)
 LARGE = os.urandom(9 * CHUNK_BYTES + 7)
 Told = Fetched | BlobRead | BatchFetched | BlocksFetched
 
@@ -172,6 +173,35 @@ def test_a_large_blob_comes_from_several_holders_at_once(tmp_path: Path) -> None
     on_bench(tmp_path, play)
 
 
+def test_a_holder_that_never_gives_the_leaves_helps_with_the_chunks(tmp_path: Path) -> None:
+    async def play(bench: Bench) -> None:
+        honest = bench.holder(2, [LARGE])
+
+        async def answer(peer: bytes, kind: str, question: bytes) -> bytes:
+            if kind == transfer.LEAVES:
+                await asyncio.Event().wait()  # as one that hashes a large blob on a slow disk
+            return await honest.answer(peer, kind, question)
+
+        bench.cable.answers[key(2)] = answer
+        bench.holder(3, [LARGE])
+        bench.fetcher.fetch(blob_ref(LARGE), [key(2), key(3)])
+        await bench.brings(LARGE)
+        assert {peer for peer, kind in bench.cable.asked if kind == "chunk"} == {key(2), key(3)}
+
+    on_bench(tmp_path, play)
+
+
+def test_nothing_is_asked_twice_of_holders_that_are_quick(tmp_path: Path) -> None:
+    async def play(bench: Bench) -> None:
+        for number in (2, 3, 4):
+            bench.holder(number, [TWO_CHUNKS])  # hashed at once: nobody is slow enough to be joined
+        bench.fetcher.fetch(blob_ref(TWO_CHUNKS), [key(2), key(3), key(4)])
+        await bench.brings(TWO_CHUNKS)
+        assert [kind for _, kind in bench.cable.asked] == ["leaves", "chunk", "chunk"]
+
+    on_bench(tmp_path, play)
+
+
 @pytest.mark.parametrize("data", [SMALL, LARGE])
 def test_a_liar_is_blamed_once_and_others_help(tmp_path: Path, data: bytes) -> None:
     async def play(bench: Bench) -> None:
@@ -263,6 +293,30 @@ def test_what_is_wanted_no_more_is_given_up_and_leaves_nothing(tmp_path: Path) -
         await asyncio.sleep(0.1)
         assert bench.told.empty()
         assert os.listdir(bench.blobs.folder) == []
+
+    on_bench(tmp_path, play)
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_what_is_given_up_in_the_very_moment_of_another_try_is_given_up(tmp_path: Path, turns: int) -> None:
+    """Python 3.11's asyncio.wait_for forgets that it was cancelled if what it waits for is done by then."""
+
+    async def play(bench: Bench) -> None:
+        bench.holder(2)
+        bench.fetcher.fetch(blob_ref(SMALL), [key(2)])
+        (fetching,) = (task for task in asyncio.all_tasks() if task.get_name().startswith("fetch "))
+        while not bench.cable.asked:
+            await asyncio.sleep(0)
+        for _ in range(20):  # turns of the loop, until it was refused and waits
+            await asyncio.sleep(0)
+        bench.fetcher.peer_up()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        bench.fetcher.unfetch(blob_ref(SMALL))
+        await asyncio.wait([fetching], timeout=1)
+        stopped = fetching.cancelled()
+        fetching.cancel()
+        assert stopped
 
     on_bench(tmp_path, play)
 

@@ -168,7 +168,7 @@ def test_a_full_disk_is_an_os_error_that_names_the_file(tmp_path: Path) -> None:
     with opened(tmp_path) as journal:
         journal.commit([Note("before", b"1")])
         journal._writer.execute("PRAGMA max_page_count = 12")  # what sqlite knows as a full disk
-        with pytest.raises(OSError, match=r"journal.sqlite: database or disk is full"):
+        with pytest.raises(OSError, match=r"journal.sqlite: the disk is full; make room"):
             journal.commit([Note("large", bytes(10**6))])
     assert reopened(tmp_path).notes == {"before": b"1"}
 

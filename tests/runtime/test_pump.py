@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
@@ -31,13 +32,16 @@ from potd.node.events import (
 from potd.runtime.blobs import BlobStore
 from potd.runtime.fetcher import Fetcher
 from potd.runtime.journal import Journal, open_journal
-from potd.runtime.pump import FRAMES_OF_ONE_MAX, Pump
+from potd.runtime.pump import BYTES_OF_ALL_MAX, FRAMES_OF_ONE_MAX, INPUT_BYTES, Pump
 from potd.runtime.refusals import ALLOWED, Refusals
 from potd.wire.ids import NO_BLOB
 from potd.wire.jobs import Apply, Failed
 from tests.runtime.cable import Cable, End, key
 from tests.runtime.chain import NETWORK, SIGNER, batch, header
 from tests.runtime.test_workers import SPEC
+
+MIB = bytes((1 << 20) - INPUT_BYTES)  # of data, so that an input of it is a MiB
+FULL = BYTES_OF_ALL_MAX >> 20
 
 Answer = Callable[[Input], Sequence[Effect]]
 
@@ -201,8 +205,75 @@ def test_a_flooding_peer_loses_frames_and_nobody_else_does(tmp_path: Path) -> No
 def test_a_peers_large_frames_are_bounded_by_their_bytes(tmp_path: Path) -> None:
     async def play(bench: Bench) -> None:
         for _ in range(40):
-            bench.pump.put_frame(Framed(key(2), bytes(1 << 20)))
+            bench.pump.put_frame(Framed(key(2), MIB))
         assert bench.pump.waiting == 32
+
+    on_bench(tmp_path, Machine(lambda event: ()), play)
+
+
+def test_peers_that_flood_together_fill_so_much_and_a_quiet_one_is_heard_all_the_same(tmp_path: Path) -> None:
+    machine = Machine(lambda event: ())
+    quiet = [Framed(key(99), b"%d" % number) for number in range(100)]
+
+    async def play(bench: Bench) -> None:
+        for _ in range(40):
+            for peer in range(2, 12):  # ten floods of 40 MiB
+                bench.pump.put_frame(Framed(key(peer), MIB))
+        assert bench.pump.waiting == FULL
+        for event in quiet:
+            bench.pump.put_frame(event)
+        bench.pump.put_gossip(Gossiped("commitments", b"honest"))
+        bench.run()
+        while bench.pump.waiting:
+            await bench.pump.take(Ticked())
+        heard = [event for event in machine.inputs if not isinstance(event, Ticked)]
+        assert heard[-101:] == [*quiet, Gossiped("commitments", b"honest")]
+        kept = Counter(event.peer for event in heard[:-101] if isinstance(event, Framed))
+        assert sorted(kept.values()) == [12] * 3 + [13] * 7, "each flood had as much as any other"
+        assert sum(bench.pump.dropped.values()) == 400 - sum(kept.values())
+
+    on_bench(tmp_path, machine, play)
+
+
+def test_what_a_flood_loses_to_a_quiet_peer_is_its_newest_and_no_more_than_that_needs(tmp_path: Path) -> None:
+    machine = Machine(lambda event: ())
+    flood = [Framed(key(2), b"%02d" % number + MIB[2:]) for number in range(32)]
+    others = [Framed(key(peer), MIB) for peer in (3, 4, 5, 6, 7) for _ in range(20)]
+    quiet = Framed(key(8), MIB + MIB[INPUT_BYTES:])
+
+    async def play(bench: Bench) -> None:
+        for event in [*flood[:28], *others, *flood[28:]]:  # 128 MiB and 4 more, for which there is no room
+            bench.pump.put_frame(event)
+        assert bench.pump.dropped.total() == 4
+        bench.pump.put_frame(quiet)
+        assert bench.pump.dropped.total() == 4 + 2
+        bench.run()
+        while bench.pump.waiting:
+            await bench.pump.take(Ticked())
+        assert [event for event in machine.inputs if event != Ticked()] == [*flood[:26], *others, quiet]
+
+    on_bench(tmp_path, machine, play)
+
+
+def test_who_has_as_much_as_any_other_takes_no_room_from_them(tmp_path: Path) -> None:
+    async def play(bench: Bench) -> None:
+        for _ in range(8):
+            for peer in range(2, 18):
+                bench.pump.put_frame(Framed(key(peer), MIB))
+        for peer in range(2, 18):
+            before = bench.pump.waiting
+            bench.pump.put_frame(Framed(key(peer), MIB))
+            assert bench.pump.waiting == before
+
+    on_bench(tmp_path, Machine(lambda event: ()), play)
+
+
+def test_many_small_frames_count_as_what_they_cost(tmp_path: Path) -> None:
+    async def play(bench: Bench) -> None:
+        for peer in range(2, 68):
+            for _ in range(FRAMES_OF_ONE_MAX):
+                bench.pump.put_frame(Framed(key(peer), b""))
+        assert bench.pump.waiting == BYTES_OF_ALL_MAX // INPUT_BYTES
 
     on_bench(tmp_path, Machine(lambda event: ()), play)
 
