@@ -106,9 +106,8 @@ def test_a_certificate_may_come_directly_and_is_checked_by_who_knows_the_validat
     assert admit_frame(encode(CERTIFICATE), NETWORK) == CERTIFICATE
 
 
-def test_an_operation_does_not_travel_on_a_direct_stream() -> None:
-    with pytest.raises(Malformed):
-        admit_frame(GOOD["operations"], NETWORK)
+def test_an_operation_may_be_forwarded_on_a_direct_stream() -> None:
+    assert admit_frame(GOOD["operations"], NETWORK) == SIGNER.verified(TRANSFER)
 
 
 def test_each_topic_takes_its_own_kind() -> None:
