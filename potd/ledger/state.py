@@ -108,6 +108,11 @@ class Ledger:
     def account(self, account: AccountId) -> Account | None:
         return self.read(account_key(account), Account)
 
+    def nonce(self, account: AccountId) -> int:
+        """Of an account's next operation."""
+        known = self.account(account)
+        return known.nonce if known is not None else 0
+
     def task(self, task: TaskId) -> Task | None:
         return self.read(task_key(task), Task)
 

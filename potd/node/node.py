@@ -16,7 +16,6 @@ from potd.consensus import events as pbft
 from potd.consensus.quorum import Group, blocks_fault, certificate_fault, certified_runs
 from potd.consensus.replica import Replica
 from potd.gossip.admit import Ordered, admit_certificate, admit_commitment, admit_frame, admit_operation
-from potd.ledger.accounts import why_not
 from potd.ledger.apply import execute
 from potd.ledger.state import Ledger, genesis_ledger
 from potd.node import events as out
@@ -24,7 +23,8 @@ from potd.node.agenda import Agenda, operation_key
 from potd.node.court import Court
 from potd.node.events import Effect, Input
 from potd.node.follow import GRACE_TICKS, Follower
-from potd.node.tasks import Desks, Tried
+from potd.node.operations import Operations
+from potd.node.tasks import Desks
 from potd.rounds import events as rounds
 from potd.rounds.keeper import Desk
 from potd.rounds.part import Roles
@@ -38,8 +38,6 @@ from potd.wire.ids import NO_BLOB, AccountId, BlobRef, Digest, Key, TaskId, acco
 from potd.wire.operations import OPERATIONS, Enrol, Leave, Operation, Submit, Transfer
 from potd.wire.rounds import Commitment, Draft, Report, Update
 
-RECEIPTS_MAX = 4096  # of operations, kept for whoever waits for one
-REPUBLISH_TICKS = 40  # an operation that is not executed yet is said again, or forwarded to the primary
 CERTIFICATE_TICKS = 20  # how long a backup leaves it to the primary to gossip a certificate
 IN_FLIGHT_MAX = 4  # sequence numbers given out at once: enough to overlap agreement with agreement
 
@@ -119,15 +117,13 @@ class Node:
         self._agenda = Agenda()
         self._follower = Follower(GRACE_TICKS if self.replica is not None else 0)
         self._court = Court(self.network, self.parameters, self._desks, self._agenda)
-        self._receipts: dict[Digest, str] = {}
+        self._operations = Operations(signer, self.account, self._agenda)
         self._unpublished: tuple[Certificate, int] | None = None
         self._trusted = False  # whether our arithmetic has passed its self-test
         self._workers: set[str] = set()
-        self._tried: dict[TaskId, Tried] = {}
         self._wanted: dict[BlobRef, set[TaskId]] = {}  # blobs being fetched, and for which tasks
         self._peers: set[Key] = set()
         self._ticks = 0
-        self.enrolment_trouble = ""
 
     # What others may ask
 
@@ -145,20 +141,16 @@ class Node:
 
     def receipt(self, operation: Digest) -> str | None:
         """The reason why an operation was not applied, nothing if it was; None while it has not been executed."""
-        return self._receipts.get(operation)
+        return self._operations.receipt(operation)
+
+    @property
+    def trouble(self) -> str:
+        """Why this node cannot enrol, if it cannot."""
+        return self._operations.trouble
 
     def next_nonce(self) -> int:
         """The nonce for our account's next operation, after those that wait."""
-        nonce = self._nonce(self.account)
-        waiting = self._agenda.pending_nonces(self.account)
-        while nonce in waiting:
-            nonce += 1
-        return nonce
-
-    def _nonce(self, account: AccountId) -> int:
-        """The nonce of an account's next operation, by the ledger."""
-        known = self.ledger.account(account)
-        return known.nonce if known is not None else 0
+        return self._operations.next_nonce(self.ledger)
 
     # The machine
 
@@ -230,7 +222,9 @@ class Node:
         peer = self._follower.tick(self.height)
         if peer is not None:
             effects.append(out.FetchBlocks(peer, self.height + 1))
-        effects += self._operations_again()
+        forward = self.replica is not None and self.replica.active and not self.replica.is_primary
+        primary = self.replica.primary if self.replica is not None and forward else None
+        effects += self._operations.again(self._ticks, primary)
         if self._unpublished is not None and self._ticks - self._unpublished[1] >= CERTIFICATE_TICKS:
             effects.append(out.Publish("certificates", encode(self._unpublished[0])))
             self._unpublished = None
@@ -324,59 +318,23 @@ class Node:
         return [*effects, out.Publish("operations", encode(signed))]
 
     def _on_operation(self, message: Verified[Operation], ours: bool) -> list[Effect]:
-        name = record_digest(message.signed)
-        reason = why_not(self.ledger, message.signed)
-        if not reason:
-            reason = self._agenda.add_operation(message, self._ticks, ours)
-        if reason:
-            if ours:
-                self._receipt(name, reason)
-            return [] if ours else [out.Ignore(f"operation: {reason}")]
-        in_turn = message.body.nonce == self._nonce(message.body.account)
-        return self._awaited(operation_key(message.signed)) if in_turn else []
+        effects, due = self._operations.take(self.ledger, message, self._ticks, ours)
+        return effects + self._due(due)
 
-    def _operations_again(self) -> list[Effect]:
-        """Say our own operations again; forward what waits too long to the primary, who may not have heard it. [4.4]"""
-        effects: list[Effect] = []
-        for _, waiting in sorted(self._agenda.operations.items()):
-            if (self._ticks - waiting.since) % REPUBLISH_TICKS != REPUBLISH_TICKS - 1:
-                continue
-            data = encode(waiting.message.signed)
-            if waiting.ours:
-                effects.append(out.Publish("operations", data))
-            if self.replica is not None and self.replica.active and not self.replica.is_primary:
-                effects.append(out.Send(self.replica.primary, data))
-        return effects
-
-    def _awaited(self, key: str) -> list[Effect]:
-        return self._from_consensus(self.replica.step(pbft.Awaited(key))) if self.replica is not None else []
-
-    def _settled(self, key: str) -> list[Effect]:
-        return self._from_consensus(self.replica.step(pbft.Settled(key))) if self.replica is not None else []
-
-    def _receipt(self, name: Digest, reason: str) -> None:
-        if len(self._receipts) >= RECEIPTS_MAX:
-            del self._receipts[next(iter(self._receipts))]
-        self._receipts[name] = reason
+    def _due(self, due: Sequence[pbft.Awaited | pbft.Settled]) -> list[Effect]:
+        """What the primary owes, or owes no more, from now on."""
+        if self.replica is None:
+            return []
+        return [effect for one in due for effect in self._from_consensus(self.replica.step(one))]
 
     def _enrol(self) -> list[Effect]:
         """Enrol for the tasks that the operator wants to mine for, and come back when suspended."""
         if out.TRAINER not in self._workers:
             return []
-        effects: list[Effect] = []
-        asked = self._agenda.waiting_enrolments(self.account)
-        for task in self._desks.to_enrol(self.settings.tasks, self._ticks, self._tried):
-            if task in asked:
-                continue
-            self._tried[task] = Tried(self._ticks, self._tried.get(task, Tried(0, 0)).times + 1)
-            operation = Enrol(self.account, self.next_nonce(), task, self.settings.units)
-            signed = self.signer.sign(operation)
-            self.enrolment_trouble = why_not(self.ledger, signed)
-            if self.enrolment_trouble:
-                effects.append(self._log(f"cannot enrol: {self.enrolment_trouble}", logging.WARNING))
-            else:
-                effects += [self._log(f"enrolling for task {short(task)} with {self.settings.units} units")]
-                effects += self._on_asked(signed)
+        wanted, units = self.settings.tasks, self.settings.units
+        effects, signed = self._operations.enrolments(self.ledger, self._desks, wanted, units, self._ticks)
+        for one in signed:
+            effects += self._on_asked(one)
         return effects
 
     # Consensus
@@ -439,7 +397,7 @@ class Node:
         """Give out what is waiting, if we are primary and there is room."""
         effects: list[Effect] = []
         while self.replica is not None and self.replica.may_propose() and self.replica.in_flight() < IN_FLIGHT_MAX:
-            batch = self._agenda.take(self.parameters.batch_records_max, self._nonce)
+            batch = self._agenda.take(self.parameters.batch_records_max, self.ledger.nonce)
             if batch is None:
                 break
             effects += self._from_consensus(self.replica.step(pbft.Proposed(batch_digest(batch), batch)))
@@ -472,8 +430,7 @@ class Node:
         changes = executed.changes if self.height else executed.ledger.entries.items()
         self.ledger = executed.ledger
         self._follower.progressed()
-        for receipt in executed.receipts:
-            self._receipt(receipt.record, receipt.reason)
+        self._operations.executed(executed.receipts)
         effects: list[Effect] = [out.Store(executed.header, batch, tuple(changes))]
         for receipt in executed.receipts:
             if receipt.reason:
@@ -484,33 +441,15 @@ class Node:
         """What follows from the new state: for the agenda, for the rounds, for what is being judged."""
         effects: list[Effect] = []
         names = [record_digest(record) for record in batch.records]
-        for record in batch.records:
-            if isinstance(record, Signed):
-                effects += self._settled(operation_key(record))
+        effects += self._due([pbft.Settled(operation_key(one)) for one in batch.records if isinstance(one, Signed)])
         self._agenda.executed(names)
-        effects += self._clear_operations()
+        effects += self._due(self._operations.clear(self.ledger))
         for task in self.ledger.tasks():
             self._agenda.drop_stale(task.id, task.round)
             effects += self._from_rounds(self._desks.changed(task, self.ledger.spec(task.id), self.height))
         if self.certified >= self.height:
             effects += self._from_rounds(self._desks.certified(self.certified))
         return effects + self._judge_again()
-
-    def _clear_operations(self) -> list[Effect]:
-        """Operations that can never be executed now, and those whose turn has come."""
-        effects: list[Effect] = []
-        for name, waiting in sorted(self._agenda.operations.items()):
-            reason = why_not(self.ledger, waiting.message.signed)
-            if reason:
-                self._agenda.drop_operation(name)
-                if waiting.ours and name not in self._receipts:
-                    self._receipt(name, reason)
-                effects += self._settled(operation_key(waiting.message.signed))
-                continue
-            self._receipts.pop(name, None)  # if it failed by coming before its turn: it has its turn yet
-            if waiting.message.body.nonce == self._nonce(waiting.message.body.account):
-                effects += self._awaited(operation_key(waiting.message.signed))
-        return effects
 
     def _on_certified(self, certificate: Certificate) -> list[Effect]:
         height = certificate.header.height
@@ -612,9 +551,9 @@ class Node:
                 self._agenda.add_record(record)
                 return []
             case rounds.Await(key):
-                return self._awaited(key)
+                return self._due([pbft.Awaited(key)])
             case rounds.Settle(key):
-                return self._settled(key)
+                return self._due([pbft.Settled(key)])
             case rounds.Ignore(reason):
                 return [out.Ignore(reason)]
             case rounds.Told(kind, values):

@@ -113,8 +113,8 @@ def node_view(node: Node, running: Iterable[Job]) -> dict[str, Any]:
         told["primary"] = replica.primary.hex() if replica.active else ""
         told["stable"] = replica.stable
         told["consensus"] = replica.describe()
-    if node.enrolment_trouble:
-        told["trouble"] = node.enrolment_trouble
+    if node.trouble:
+        told["trouble"] = node.trouble
     return {**told, **balance_view(node, node.account)}
 
 
