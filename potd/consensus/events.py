@@ -17,7 +17,10 @@ BODIES = (PrePrepare, Prepare, Commit, Header, ViewChange, NewView, Refusal, Sta
 
 @dataclass(frozen=True)
 class Ticked:
-    """One tick has passed."""
+    """One tick has passed. `timed` is false while too few replicas are connected for anybody to make progress: then
+    nothing that is due is the primary's fault."""
+
+    timed: bool = True
 
 
 @dataclass(frozen=True)

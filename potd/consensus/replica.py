@@ -113,8 +113,8 @@ class Replica:
     def step(self, event: Input) -> list[Effect]:
         """Take one input. Never raises on what a peer said."""
         match event:
-            case Ticked():
-                return self._on_tick()
+            case Ticked(timed):
+                return self._on_tick(timed)
             case Received(message):
                 return self._on_message(message)
             case Held(digest, batch):
@@ -443,11 +443,13 @@ class Replica:
         """How many ticks the primary has for what is due."""
         return self._patience.ticks()
 
-    def _on_tick(self) -> list[Effect]:
+    def _on_tick(self, timed: bool) -> list[Effect]:
         self._ticks += 1
         self._answered.clear()
         effects: list[Effect] = []
-        if self.active:
+        if not timed:
+            pass
+        elif self.active:
             late = self._patience.late()
             if late:
                 effects += self._suspect(f"{self.patience()} ticks without {late}")

@@ -135,6 +135,10 @@ class Node:
     def desks(self) -> Desks:
         return self._desks
 
+    def connected(self) -> int:
+        """How many other validators are connected."""
+        return sum(1 for key in self.group.keys if key in self._peers)
+
     def batch(self, digest: Digest) -> Batch | None:
         """A batch in flight, for a peer that lacks it."""
         return self.replica.batch(digest) if self.replica is not None else None
@@ -217,7 +221,7 @@ class Node:
         self._ticks += 1
         effects: list[Effect] = []
         if self.replica is not None:
-            effects += self._from_consensus(self.replica.step(pbft.Ticked()))
+            effects += self._from_consensus(self.replica.step(pbft.Ticked(self.connected() + 1 >= self.group.quorum)))
         effects += self._from_rounds(self._desks.tick())
         peer = self._follower.tick(self.height)
         if peer is not None:
@@ -314,8 +318,7 @@ class Node:
             message = verify(signed, self.network, *OPERATIONS)
         except Malformed as error:
             return [self._log(f"own operation: {error}", logging.ERROR)]
-        effects = self._on_operation(message, ours=True)
-        return [*effects, out.Publish("operations", encode(signed))]
+        return self._on_operation(message, ours=True)
 
     def _on_operation(self, message: Verified[Operation], ours: bool) -> list[Effect]:
         effects, due = self._operations.take(self.ledger, message, self._ticks, ours)

@@ -48,17 +48,19 @@ class Operations:
     def take(
         self, ledger: Ledger, message: Verified[Operation], tick: int, ours: bool
     ) -> tuple[list[Effect], list[Due]]:
-        """Somebody wants an operation done; `ours` if it is the operator of this node."""
-        reason = why_not(ledger, message.signed)
-        if not reason:
-            reason = self._agenda.add_operation(message, tick, ours)
+        """Somebody wants an operation done; `ours` if it is the operator of this node, who is told of a refusal by its
+        receipt. What we refuse ourselves is said to nobody: signed as it is, it would be good for later."""
+        name = record_digest(message.signed)
+        reason = why_not(ledger, message.signed) or self._agenda.add_operation(message, tick, ours)
         if reason:
             if not ours:
                 return [Ignore(f"operation: {reason}")], []
-            self._note(record_digest(message.signed), reason)
+            self._note(name, reason)
             return [], []
+        self._receipts.pop(name, None)  # the same was refused before, when it could not be done
+        effects: list[Effect] = [Publish("operations", encode(message.signed))] if ours else []
         in_turn = message.body.nonce == ledger.nonce(message.body.account)
-        return [], [Awaited(operation_key(message.signed))] if in_turn else []
+        return effects, [Awaited(operation_key(message.signed))] if in_turn else []
 
     def again(self, tick: int, primary: Key | None) -> list[Effect]:
         """Say our own again; forward what waits too long to the primary, who may not have heard it. [4.4]
@@ -108,9 +110,10 @@ class Operations:
                 continue
             self._tried[task] = Tried(tick, self._tried.get(task, Tried(0, 0)).times + 1)
             operation = self._signer.sign(Enrol(self._account, self.next_nonce(ledger), task, units))
-            self.trouble = why_not(ledger, operation)
+            before, self.trouble = self.trouble, why_not(ledger, operation)
             if self.trouble:
-                effects.append(Log(logging.WARNING, f"cannot enrol: {self.trouble}"))
+                if self.trouble != before:
+                    effects.append(Log(logging.WARNING, f"cannot enrol: {self.trouble}"))
             else:
                 effects.append(Log(logging.INFO, f"enrolling for task {short(task)} with {units} units"))
                 signed.append(operation)

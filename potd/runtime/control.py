@@ -22,6 +22,7 @@ from typing import Any
 
 from potd.config import Home
 from potd.ledger.entries import Task
+from potd.ledger.tasks import escrow_min_micro
 from potd.node.events import OperationAsked, Store, Tell
 from potd.node.node import Node
 from potd.runtime.blobs import BlobStore
@@ -32,7 +33,7 @@ from potd.wire.blobs import read_blob
 from potd.wire.blocks import header_digest, record_digest
 from potd.wire.codec import Malformed, decode, encode
 from potd.wire.envelope import Signed, Signer
-from potd.wire.ids import BlobRef, Digest, task_id
+from potd.wire.ids import BlobRef, Digest, account_id, task_id
 from potd.wire.operations import Enrol, Leave, Operation, Submit, Transfer
 from potd.wire.tasks import Manifest, TaskSpec
 
@@ -179,7 +180,7 @@ class Control:
                 yield await self._enrol(question)
             case "leave":
                 task = self._task(question).id
-                yield await self._operate(lambda nonce: Leave(self._node.account, nonce, task))
+                yield await self._operate(question, lambda nonce: Leave(self._node.account, nonce, task))
             case "transfer":
                 yield await self._transfer(question)
             case "fetch":
@@ -242,8 +243,14 @@ class Control:
         opened = False
         try:
             self._check_published(spec)
+            least = escrow_min_micro(spec)
+            if escrow < least:
+                raise _No(REFUSED, f"an escrow of {escrow} micro-units, and one round costs at least {least}")
+            self._check_balance("an escrow", escrow)
             signed: list[Signed] = []
-            answer = await self._operate(lambda nonce: Submit(self._node.account, nonce, spec, escrow), signed)
+            answer = await self._operate(
+                question, lambda nonce: Submit(self._node.account, nonce, spec, escrow), signed
+            )
             opened = True
         finally:
             if not opened:
@@ -282,14 +289,27 @@ class Control:
     async def _enrol(self, question: Mapping[str, Any]) -> Answer:
         task = self._task(question).id
         units = _whole(question, "units") if "units" in question else self._units()
-        return await self._operate(lambda nonce: Enrol(self._node.account, nonce, task, units))
+        return await self._operate(question, lambda nonce: Enrol(self._node.account, nonce, task, units))
 
     async def _transfer(self, question: Mapping[str, Any]) -> Answer:
         to, amount = _name(question, "to"), _whole(question, "amount_micro")
         memo = str(question.get("memo", ""))
-        return await self._operate(lambda nonce: Transfer(self._node.account, nonce, to, amount, memo))
+        owner = account_id(to)
+        if self._node.ledger.account(to) is None and self._node.ledger.account(owner) is not None:
+            raise _No(REFUSED, f"{to.hex()} is the public key of account {owner.hex()}: pay the account")
+        self._check_balance("a transfer", amount)
+        return await self._operate(question, lambda nonce: Transfer(self._node.account, nonce, to, amount, memo))
 
-    async def _operate(self, build: Callable[[int], Operation], signed_out: list[Signed] | None = None) -> Answer:
+    def _check_balance(self, what: str, amount_micro: int) -> None:
+        """What the ledger would refuse after a fee is refused before it."""
+        held = self._node.ledger.account(self._node.account)
+        balance = held.balance_micro if held is not None else 0
+        if amount_micro > balance:
+            raise _No(REFUSED, f"{what} of {amount_micro} micro-units, and a balance of {balance}")
+
+    async def _operate(
+        self, question: Mapping[str, Any], build: Callable[[int], Operation], signed_out: list[Signed] | None = None
+    ) -> Answer:
         """Sign an operation, have it ordered, and wait for its receipt."""
         async with self._operating:  # the next one's nonce depends on whether this one was taken
             try:
@@ -297,25 +317,28 @@ class Control:
             except Malformed as error:
                 raise _No(REFUSED, str(error)) from None
             name = record_digest(signed)
-            reason = await self._receipt(name, signed)
+            reason = await self._receipt(name, signed, _patience_s(question))
         if reason:
             raise _No(REFUSED, reason)
         if signed_out is not None:
             signed_out.append(signed)
         return {"operation": name.hex(), "height": self._node.height}
 
-    async def _receipt(self, name: Digest, signed: Signed) -> str:
+    async def _receipt(self, name: Digest, signed: Signed, patience_s: float) -> str:
         """Ask for an operation. Returns the reason why it was not applied, or nothing."""
         executed = asyncio.Event()
         stop_listening = self._pump.listen(lambda event: executed.set())
         try:
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(patience_s):
                 await self._pump.take(OperationAsked(signed))  # what our own node refuses is known with this
                 while (reason := self._node.receipt(name)) is None:
                     await executed.wait()
                     executed.clear()
         except TimeoutError:
-            raise _No(TIMEOUT, f"not executed within {PATIENCE_S:.0f} s; it may be yet") from None
+            raise _No(
+                TIMEOUT,
+                f"not executed within {patience_s:.0f} s, and it may be yet: see `potd balance` and `potd tasks` first",
+            ) from None
         finally:
             stop_listening()
         return reason
@@ -395,6 +418,12 @@ def _name(question: Mapping[str, Any], field: str) -> bytes:
     if not isinstance(text, str) or not re.fullmatch("[0-9a-fA-F]{64}", text):
         raise _No(REFUSED, f"{field!r} is {text!r}, not 64 hexadecimal digits")
     return bytes.fromhex(text)
+
+
+def _patience_s(question: Mapping[str, Any]) -> float:
+    """How long whoever asks will wait for the answer."""
+    asked = question.get("patience_s", PATIENCE_S)
+    return min(float(asked), PATIENCE_S) if isinstance(asked, int | float) and asked > 0 else PATIENCE_S
 
 
 def _whole(question: Mapping[str, Any], field: str) -> int:

@@ -122,6 +122,10 @@ async def _live(config: Config, genesis: Genesis, seed: bytes) -> None:
                     "take 'validator' out of the roles in config.toml"
                 ]
             )
+        if not config.validates and signer.key in node.group:
+            log.warning(
+                "this key is a validator's by genesis.toml, but config.toml does not give it the role 'validator'"
+            )
         log.info(
             "potd %s, %s, network %s (%s), height %d, %d blobs of %d bytes",
             __version__, peer_id(signer.key), genesis.name, short(network), node.height, len(held), blobs.bytes_held,
@@ -318,6 +322,7 @@ class Daemon:
             "blobs_bytes_max": self._blobs.bytes_max,
             "blobs_wanted": len(self.fetcher.wanted()),
             "refused": {**refused, **self._refusals.by_reason},
+            "untimely": dict(self._refusals.untimely),
             "dropped": dict(self.pump.dropped),
             "traffic": {"blobs_in": self.fetcher.bytes_in, "blobs_out": self._answers.bytes_out},
             "cpu": self._cpu(),

@@ -273,8 +273,8 @@ def _payload_tag(record: Signed | Prepared | Batch) -> int:
 
 def _corrupt(path: Path, why: str) -> str:
     return (
-        f"{path}: the journal is damaged ({why}). Nothing was changed. Put a copy back that is known to be its newest, "
-        "or move it away and start as a new node: a validator must then wait out what it may have said before"
+        f"{path}: the journal is damaged ({why}). Nothing was changed. Move it away and start again: the node follows "
+        "the chain afresh. Not so a validator, which may have voted on what it would not remember: it needs a new key"
     )
 
 

@@ -19,18 +19,18 @@ class Refusals:
     """Totals by reason, and a leaky bucket for each peer."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.by_reason: Counter[str] = Counter()
+        self.by_reason: Counter[str] = Counter()  # of what was false
+        self.untimely: Counter[str] = Counter()  # of what came early or late, or by gossip: held against nobody
         self._clock = clock
         self._buckets: OrderedDict[Key, tuple[float, float]] = OrderedDict()  # how full, and when that was
 
     def note(self, reason: str) -> None:
-        """Count one input that changed nothing and is nobody's fault."""
-        known = reason in self.by_reason or len(self.by_reason) < REASONS_MAX
-        self.by_reason[reason if known else OTHER] += 1
+        """Count one input that changed nothing and is held against nobody."""
+        _add(self.untimely, reason)
 
     def count(self, peer: Key, reason: str) -> bool:
         """Count one refusal. Returns whether the peer has used up its allowance, and gives it a new one if so."""
-        self.note(reason)
+        _add(self.by_reason, reason)
         now = self._clock()
         level, since = self._buckets.pop(peer, (0.0, now))
         level = max(0.0, level - FORGIVEN_PER_S * (now - since)) + 1
@@ -40,3 +40,7 @@ class Refusals:
         if len(self._buckets) > PEERS_MAX:
             self._buckets.popitem(last=False)
         return False
+
+
+def _add(counts: Counter[str], reason: str) -> None:
+    counts[reason if reason in counts or len(counts) < REASONS_MAX else OTHER] += 1

@@ -123,6 +123,13 @@ def doing(node: Node, running: Iterable[Job]) -> str:
     said = [_job_text(job) for job in running]
     if said:
         return ", ".join(said)
+    validators, needed = len(node.group.keys), node.group.quorum
+    if node.replica is not None and node.connected() + 1 < needed:
+        return f"waiting for validators: {node.connected() + 1} of {validators} are here, {needed} are needed"
+    if node.replica is None and not node.connected():
+        return "connected to no validator"
+    if node.trouble:
+        return f"cannot enrol: {node.trouble}"
     if node.replica is not None and not node.replica.active:
         return f"changing to view {node.replica.view}"
     open_tasks = [task for task in node.ledger.tasks() if task.phase != Phase.DONE]

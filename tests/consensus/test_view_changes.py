@@ -325,3 +325,14 @@ def test_headers_of_a_quorum_make_a_height_permanent_and_forget_the_slots() -> N
     backup.step(Received(leave(2)))
     [own] = sent(backup.step(Received(leave(3))), ViewChange)
     assert own == ViewChange(1, 1, (certificate(header),), ())
+
+
+def test_nobody_is_timed_while_too_few_are_there_to_make_progress() -> None:
+    """A replica that left its view for want of company would stay outside the view that the others begin with."""
+    backup = replica(1)
+    backup.step(Awaited("something"))
+    for _ in range(10 * PATIENCE):
+        assert of_kind(backup.step(Ticked(timed=False)), Suspect) == []
+    for _ in range(PATIENCE - 1):
+        assert of_kind(backup.step(Ticked()), Suspect) == []
+    assert of_kind(backup.step(Ticked()), Suspect)

@@ -11,6 +11,7 @@ from potd.ledger.entries import Phase
 from potd.node import events as ev
 from potd.wire.blobs import read_blob
 from potd.wire.blocks import record_digest
+from potd.wire.envelope import Signer
 from potd.wire.ids import Key, TaskId, account_id, digest
 from potd.wire.jobs import Train
 from potd.wire.operations import Transfer
@@ -203,3 +204,22 @@ def test_an_operation_that_the_primary_has_not_heard_is_forwarded_to_it(tmp_path
     world.run(lambda: node.receipt(record_digest(signed)) == "", 200)
     assert node.replica is not None
     assert (node.replica.view, node.replica.primary) == (0, primary)
+
+
+def test_an_operation_that_was_refused_once_is_judged_afresh_when_it_is_asked_again(tmp_path: Path) -> None:
+    """The same bytes: what was refused for want of money may be paid for by now. And it is told to nobody before."""
+    world = World(tmp_path, seed=22)
+    node, poor = world.node(world.keys[0]), Signer(bytes([201]) * 32, world.network)
+    operation = poor.sign(Transfer(account_id(poor.key), 0, digest("somebody"), 5, ""))
+    name = record_digest(operation)
+    effects = node.step(ev.OperationAsked(operation))
+    assert not any(isinstance(one, ev.Publish) for one in effects)
+    assert "a balance of 0" in str(node.receipt(name))
+    rich = world.members[world.keys[1]].signer
+    giver = world.node(world.keys[1])
+    gift = rich.sign(Transfer(giver.account, giver.next_nonce(), account_id(poor.key), 10**6, ""))
+    world.tell(world.keys[1], ev.OperationAsked(gift))
+    world.run(lambda: node.ledger.account(account_id(poor.key)) is not None, 200)
+    world.input(world.keys[0], ev.OperationAsked(operation))
+    assert node.receipt(name) is None
+    world.run(lambda: node.receipt(name) == "", 200)
