@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,7 @@ def genesis(
         "name": name,
         "protocol": PROTOCOL,
         "created_unix": int(time.time()),
-        "validators": sorted(_listed_keys(validators)),
+        "validators": sorted(_listed_keys(validators, problems)),
         "balances": _listed_balances(balances, problems),
         "parameters": _listed_parameters(parameters, problems),
     }
@@ -165,12 +166,14 @@ def _from_here(entry: str) -> str:
     return entry if is_address(entry) else str(Path(entry).absolute())
 
 
-def _listed_keys(entries: tuple[str, ...]) -> list[str]:
+def _listed_keys(entries: tuple[str, ...], problems: list[str]) -> list[str]:
     keys: list[str] = []
     for entry in entries:
         if Path(entry).is_file():
             lines = (line.split("#")[0].strip() for line in Path(entry).read_text().splitlines())
             keys += [line for line in lines if line]
+        elif "." in entry or os.sep in entry:  # no key, then, but a file's name
+            problems.append(f"--validator {entry}: no such file")
         else:
             keys.append(entry)
     return keys

@@ -12,7 +12,7 @@ import click
 from potd.cli.control import ask
 from potd.cli.exits import Exit, Failure
 from potd.cli.options import find_task, home_option, json_option, print_json, timeout_option
-from potd.cli.text import number, size
+from potd.cli.text import accuracy, size
 from potd.config.home import write_atomically
 from potd.trainer.layout import to_safetensors
 from potd.wire.codec import Malformed, decode
@@ -39,12 +39,14 @@ def fetch(task: str, output: Path, home: Path, as_json: bool, patience_s: float)
         potd fetch digits -o model.safetensors
         potd fetch 3fa9 -o model.safetensors --timeout 600
     """
+    if not output.parent.is_dir():
+        raise Failure(Exit.CONFIGURATION, f"{output}: there is no folder {output.parent}")
     answer = ask(home, "fetch", patience_s=patience_s, task=find_task(home, task, patience_s))
     spec, written = write_model(answer, output)
     if as_json:
         print_json({**answer, "output": str(output)})
         return
-    scored = f", accuracy {number(answer['accuracy'])}" if answer.get("accuracy") is not None else ""
+    scored = f", accuracy {accuracy(answer)}" if answer.get("accuracy") is not None else ""
     click.echo(f"{output}: {spec.name} after {answer['round']} rounds, {size(written)}{scored}")
 
 
@@ -72,11 +74,12 @@ def metadata(answer: dict[str, Any], spec: TaskSpec) -> dict[str, str]:
         "potd.name": spec.name,
         "potd.round": answer["round"],
         "potd.model": answer["model"]["root"],
-        "potd.weights": spec.weights.root.hex(),
+        "potd.initial_weights": spec.weights.root.hex(),
         "potd.manifest": spec.manifest.root.hex(),
         "potd.header": answer.get("header"),
         "potd.height": answer.get("height"),
-        "potd.loss": answer.get("loss"),
+        "potd.training_loss": answer.get("loss"),
+        "potd.held_out_loss": answer.get("held_out_loss"),
         "potd.accuracy": answer.get("accuracy"),
         "potd.measured_round": answer.get("measured_round"),
     }

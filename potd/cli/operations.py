@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from potd.cli.control import ask
+from potd.cli.control import Unanswered, ask
 from potd.cli.exits import Exit, Failure
 from potd.cli.options import (
     find_task,
@@ -55,17 +55,23 @@ def submit(file: Path, escrow: int | None, check: bool, home: Path, as_json: boo
         potd submit digits.toml --escrow 250 --home /srv/potd
         potd submit digits.toml --check
     """
+    from potd.ledger.tasks import escrow_min_micro
     from potd.trainer.task import TaskError, publish, read_task  # loads numpy
 
     try:
         prepared = read_task(file)
     except TaskError as error:
-        raise Failure(Exit.CONFIGURATION, [f"{file}: {problem}" for problem in error.problems]) from None
+        told = [problem if str(file) in problem else f"{file}: {problem}" for problem in error.problems]
+        raise Failure(Exit.CONFIGURATION, told) from None
     spec = prepared.spec
     if escrow is None:
         escrow = min(spec.pay_micro * spec.unit_batch * max(spec.miners_min, UNITS_PAID) * spec.rounds, SUPPLY_MAX)
     if escrow > SUPPLY_MAX:
         raise Failure(Exit.CONFIGURATION, f"an escrow of {amount(escrow)} units is more than a network can hold")
+    if escrow < (least := escrow_min_micro(spec)):
+        raise Failure(
+            Exit.CONFIGURATION, f"an escrow of {amount(escrow)} units, and one round costs at least {amount(least)}"
+        )
     if check:
         click.echo(_prepared_text(prepared, escrow))
         return
@@ -74,10 +80,10 @@ def submit(file: Path, escrow: int | None, check: bool, home: Path, as_json: boo
     # In the home, so that the daemon takes the files over by renaming them.
     with tempfile.TemporaryDirectory(prefix=".submit-", dir=home) as folder:
         paths = publish(prepared, Path(folder))
-        answer = ask(
+        answer = _ask_operation(
             home,
             "submit",
-            patience_s=patience_s,
+            patience_s,
             spec=base64.b64encode(encode(spec)).decode(),
             escrow_micro=escrow,
             blobs=[str(path.absolute()) for path in paths],
@@ -143,11 +149,21 @@ def transfer(to: str, units: int, memo: str, home: Path, as_json: bool, patience
 
 
 def _operation(home: Path, command: str, done: str, as_json: bool, patience_s: float, **fields: Any) -> None:
-    answer = ask(home, command, patience_s=patience_s, **fields)
+    answer = _ask_operation(home, command, patience_s, **fields)
     if as_json:
         print_json(answer)
     else:
         click.echo(done + (f" at height {answer['height']}" if "height" in answer else ""))
+
+
+def _ask_operation(home: Path, command: str, patience_s: float, **fields: Any) -> dict[str, Any]:
+    """The daemon's answer. Without one, the operation may yet be executed: asking again may do it twice."""
+    try:
+        return ask(home, command, patience_s=patience_s, **fields)
+    except Unanswered as failure:
+        (said,) = failure.problems
+        look = f"look with `potd balance --home {home}` and `potd tasks --home {home}` before you ask again"
+        raise Failure(failure.code, f"{said}; the {command} may still be executed, or be already: {look}") from None
 
 
 def _prepared_text(prepared: Prepared, escrow: int) -> str:

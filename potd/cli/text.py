@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 MICRO = 10**6  # micro-units in a unit
 
@@ -38,6 +39,13 @@ def duration(seconds: float) -> str:
 def number(value: float | None, decimals: int = 4) -> str:
     """A measured number, or a dash where nothing was measured yet."""
     return "-" if value is None else f"{value:.{decimals}f}"
+
+
+def accuracy(task: Mapping[str, Any]) -> str:
+    """A task's newest accuracy, with the round whose model it is of if that is not the newest."""
+    measured = task.get("measured_round")
+    late = task.get("accuracy") is not None and measured is not None and measured != task["round"]
+    return number(task.get("accuracy")) + (f" at round {measured}" if late else "")
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

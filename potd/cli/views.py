@@ -9,9 +9,10 @@ from typing import Any
 
 import click
 
-from potd.cli.control import ask, stream
+from potd.cli.control import Unanswered, ask, stream
+from potd.cli.exits import Exit, Failure
 from potd.cli.options import find_task, home_option, json_option, parse_name, print_json, timeout_option
-from potd.cli.text import amount, duration, number, pairs, size, table
+from potd.cli.text import accuracy, amount, duration, number, pairs, size, table
 
 
 @click.command()
@@ -87,7 +88,7 @@ def tasks(home: Path, as_json: bool, patience_s: float) -> None:
 def watch(task: str, home: Path, as_json: bool) -> None:
     """Follow a task, a line for every round, until it is done or Ctrl-C.
 
-    TASK is an id, the beginning of one, or a name.
+    TASK is an id, the beginning of one, or a name. Exit status 3 if the daemon goes away before the task is done.
 
     \b
     Examples:
@@ -96,16 +97,28 @@ def watch(task: str, home: Path, as_json: bool) -> None:
     """
     wanted = find_task(home, task, patience_s=10)
     live = sys.stdout.isatty() and not as_json
+    done = False
     try:
         for answer in stream(home, "watch", task=wanted):
+            done = bool(answer.get("done"))
             if as_json:
                 print_one_line(answer)
-            elif answer.get("done"):
+            elif done:
                 click.echo(f"{answer.get('phase', 'done').lower()}: {progress_text(answer)}")
             else:
                 click.echo(progress_text(answer, bar_width=24 if live else 0))
     except KeyboardInterrupt:
         click.echo("stopped watching; the task goes on")
+    except Unanswered:
+        raise _gone(home, wanted) from None
+    else:
+        if not done:
+            raise _gone(home, wanted)
+
+
+def _gone(home: Path, task: str) -> Failure:
+    again = f"`potd start --home {home}`, then `potd watch {task[:8]} --home {home}`"
+    return Failure(Exit.NOT_RUNNING, f"the daemon is gone; the task goes on: {again}")
 
 
 @click.command()
@@ -185,7 +198,7 @@ def tasks_text(listed: list[dict[str, Any]]) -> str:
             f"{one['round']}/{one['rounds']}",
             str(one.get("miners", "-")),
             number(one.get("loss")),
-            number(one.get("accuracy")),
+            accuracy(one),
             amount(one["escrow_micro"]) if "escrow_micro" in one else "-",
         )
         for one in listed
@@ -220,7 +233,7 @@ def progress_text(answer: dict[str, Any], bar_width: int = 0) -> str:
     if answer.get("loss") is not None:
         parts.append(f"loss {number(answer['loss'])}")
     if answer.get("accuracy") is not None:
-        parts.append(f"accuracy {number(answer['accuracy'])}")
+        parts.append(f"accuracy {accuracy(answer)}")
     for key, unit in (("counted", "counted"), ("miners", "miners"), ("round_ms", "ms")):
         if answer.get(key) is not None:
             parts.append(f"{answer[key]} {unit}")

@@ -94,7 +94,7 @@ def _tasks(value: Any) -> Literal["all"] | tuple[bytes, ...]:
     found = []
     for one in value:
         if not isinstance(one, str) or not re.fullmatch("[0-9a-fA-F]{64}", one):
-            raise ValueError(f"{one!r} is not a task id: 64 hexadecimal digits, as `potd tasks` prints them")
+            raise ValueError(f"{one!r} is not a task id: 64 hexadecimal digits, as `potd tasks --json` prints them")
         found.append(bytes.fromhex(one))
     return tuple(dict.fromkeys(found))
 

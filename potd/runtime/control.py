@@ -240,7 +240,6 @@ class Control:
         escrow = _whole(question, "escrow_micro")
         imported = await self._imported(question.get("blobs", []))
         self._blobs.pin(imported)
-        opened = False
         try:
             self._check_published(spec)
             least = escrow_min_micro(spec)
@@ -251,10 +250,10 @@ class Control:
             answer = await self._operate(
                 question, lambda nonce: Submit(self._node.account, nonce, spec, escrow), signed
             )
-            opened = True
-        finally:
-            if not opened:
+        except _No as no:
+            if no.code != TIMEOUT:  # else the task may open yet, and nobody else has its files
                 self._blobs.unpin(imported)
+            raise
         return {"task": task_id(encode(signed[0])).hex(), **answer}
 
     async def _imported(self, paths: object) -> list[BlobRef]:

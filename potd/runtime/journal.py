@@ -274,7 +274,7 @@ def _payload_tag(record: Signed | Prepared | Batch) -> int:
 def _corrupt(path: Path, why: str) -> str:
     return (
         f"{path}: the journal is damaged ({why}). Nothing was changed. Move it away and start again: the node follows "
-        "the chain afresh. Not so a validator, which may have voted on what it would not remember: it needs a new key"
+        "the chain afresh. Not so a validator, which may have voted on what it would not remember: leave it out"
     )
 
 

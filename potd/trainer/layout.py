@@ -8,6 +8,7 @@ The order is the forward order, each layer's weight before its bias, every tenso
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +18,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import safetensors
-from safetensors.numpy import save
 
 from potd.wire.codec import Malformed
 from potd.wire.tasks import ModelSpec
@@ -132,8 +132,7 @@ def tensors(spec: ModelSpec, weights: Floats) -> dict[str, Floats]:
 
 def weights_from_bytes(spec: ModelSpec, raw: bytes) -> Floats:
     """A model blob (float32 little-endian) as a read-only vector [parameters]. Raises Malformed at another length."""
-    if len(raw) != 4 * spec.parameters:
-        raise Malformed(f"weights of {len(raw)} bytes, not {4 * spec.parameters}")
+    _check_length(spec, raw)
     return np.frombuffer(raw, dtype="<f4").astype(np.float32, copy=False)
 
 
@@ -142,9 +141,21 @@ def weights_to_bytes(weights: Floats) -> bytes:
 
 
 def to_safetensors(spec: ModelSpec, raw: bytes, metadata: Mapping[str, str]) -> bytes:
-    """A model blob as a safetensors file of named tensors. Raises Malformed if `raw` has the wrong length."""
-    views = tensors(spec, weights_from_bytes(spec, raw))
-    return save(views, metadata=dict(metadata))
+    """A model blob as a safetensors file of named tensors. Raises Malformed if `raw` has the wrong length.
+
+    The same model and metadata give the same bytes: the header's keys are sorted, and spaces pad it to a multiple of 8,
+    while the package's own writer orders metadata anew each time. What follows the header is the blob itself.
+    """
+    _check_length(spec, raw)
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    offset = 0
+    for one in parameters(spec):
+        end = offset + 4 * one.count
+        header[one.name] = {"dtype": "F32", "shape": list(one.shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + raw
 
 
 def read_tensors(data: bytes) -> dict[str, RawTensor]:
@@ -174,6 +185,11 @@ def from_safetensors(spec: ModelSpec, data: bytes) -> bytes:
     if problems:
         raise Malformed("; ".join(problems))
     return b"".join(found[one.name].data for one in wanted)
+
+
+def _check_length(spec: ModelSpec, raw: bytes) -> None:
+    if len(raw) != 4 * spec.parameters:
+        raise Malformed(f"weights of {len(raw)} bytes, not {4 * spec.parameters}")
 
 
 def _parameters(architecture: str, sizes: tuple[int, ...]) -> tuple[Parameter, ...]:

@@ -14,7 +14,20 @@ from tests.cli.daemon_double import daemon
 def test_a_question_is_one_object_and_so_is_its_answer(home: Path) -> None:
     with daemon(home, {"task": [{"ok": True, "round": 3}]}) as asked:
         assert ask(home, "task", task="ab") == {"ok": True, "round": 3}
-    assert asked == [{"command": "task", "task": "ab"}]
+    assert asked == [{"command": "task", "task": "ab", "patience_s": 9.0}]
+
+
+@pytest.mark.parametrize("patience_s", [0.1, 10.0, 60.0])
+def test_a_question_says_how_long_it_waits_and_the_daemon_may_answer_just_before(home: Path, patience_s: float) -> None:
+    with daemon(home, {"enrol": [{"ok": True}]}) as asked:
+        ask(home, "enrol", patience_s=patience_s)
+    assert 0.9 * patience_s <= asked[0]["patience_s"] < patience_s
+
+
+def test_a_stream_without_end_says_nothing_of_patience(home: Path) -> None:
+    with daemon(home, {"watch": [{"ok": True, "done": True}]}) as asked:
+        assert len(list(stream(home, "watch"))) == 1
+    assert asked == [{"command": "watch"}]
 
 
 def test_a_stream_ends_when_it_says_so(home: Path) -> None:

@@ -58,6 +58,11 @@ def test_every_mistake_in_a_network_is_said_and_nothing_written(potd: Command, t
     assert not path.exists()
 
 
+def test_a_file_of_validators_that_is_not_there_is_no_key(potd: Command, tmp_path: Path) -> None:
+    result = potd("genesis", "--name", "rigs", "--validator", KEYS[0], "--validator", "nothere.txt")
+    assert (result.exit_code, result.stderr) == (1, "Error: --validator nothere.txt: no such file\n")
+
+
 def test_a_home_has_a_key_of_its_own_and_the_network(potd: Command, tmp_path: Path) -> None:
     home = tmp_path / "home"
     path = network(potd, tmp_path)

@@ -13,6 +13,8 @@ import pytest
 from safetensors import safe_open
 
 from potd.cli.operations import UNITS_PAID
+from potd.cli.text import amount
+from potd.ledger.tasks import escrow_min_micro
 from potd.trainer.layout import weights_to_bytes
 from potd.trainer.task import read_task
 from potd.trainer.weights import initial_weights
@@ -71,10 +73,48 @@ def test_operations_name_what_they_are_about(potd: Command, home: Path) -> None:
         done = potd("transfer", to, "0.25", "--memo", "rent", "--home", home).output
     assert done == "paid 0.25 units to aaaaaaaa at height 7\n"
     assert asked == [
-        {"command": "enrol", "task": TASK_ID, "units": 4},
-        {"command": "leave", "task": TASK_ID},
-        {"command": "transfer", "to": to, "amount_micro": 250_000, "memo": "rent"},
+        {"command": "enrol", "patience_s": 59.0, "task": TASK_ID, "units": 4},
+        {"command": "leave", "patience_s": 59.0, "task": TASK_ID},
+        {"command": "transfer", "patience_s": 59.0, "to": to, "amount_micro": 250_000, "memo": "rent"},
     ]
+
+
+@pytest.mark.parametrize(
+    "words", [("transfer", "aa" * 32, "1"), ("submit", TASK), ("enrol", TASK_ID), ("leave", TASK_ID)]
+)
+@pytest.mark.parametrize(("answer", "status"), [([], 5), (b"", 3), (b'{"ok": tr', 3)])
+def test_without_an_answer_nobody_is_told_to_do_it_twice(
+    potd: Command, home: Path, words: tuple[object, ...], answer: bytes | list[dict[str, object]], status: int
+) -> None:
+    with daemon(home, {str(words[0]): answer}):
+        result = potd(*words, "--timeout", "0.1", "--home", home)
+    assert result.exit_code == status
+    assert f"the {words[0]} may still be executed" in result.stderr
+    assert (
+        f"look with `potd balance --home {home}` and `potd tasks --home {home}` before you ask again" in result.stderr
+    )
+
+
+def test_what_was_never_asked_may_be_asked_again(potd: Command, home: Path) -> None:
+    result = potd("transfer", "aa" * 32, "1", "--home", home)
+    assert (result.exit_code, "may still be executed" in result.stderr) == (3, False)
+
+
+@pytest.mark.parametrize("words", [[], ["--check"]])
+def test_an_escrow_below_one_round_is_refused_before_anything_is_sent(
+    potd: Command, home: Path, words: list[str]
+) -> None:
+    least = escrow_min_micro(read_task(TASK).spec)
+    with daemon(home, {}) as asked:
+        result = potd("submit", TASK, "--escrow", amount(least - 1).replace(",", ""), "--home", home, *words)
+    assert (result.exit_code, asked) == (1, [])
+    assert f"one round costs at least {amount(least)}" in result.stderr
+    assert potd("submit", TASK, "--escrow", amount(least).replace(",", ""), "--check").exit_code == 0
+
+
+def test_a_task_file_that_is_not_there_is_named_once(potd: Command, home: Path) -> None:
+    result = potd("submit", home / "none.toml", "--home", home)
+    assert (result.exit_code, result.stderr) == (1, f"Error: can't read {home}/none.toml: No such file or directory\n")
 
 
 @pytest.mark.parametrize("damaged", [False, True])
@@ -94,7 +134,10 @@ def test_a_fetched_model_says_where_it_comes_from_or_is_not_written(potd: Comman
         "round": 130,
         "header": "cc" * 32,
         "height": 400,
+        "loss": 0.21,
         "accuracy": 0.975,
+        "held_out_loss": 0.25,
+        "measured_round": 120,
     }
     output = home / "model.safetensors"
     with daemon(home, {"fetch": [answer]}):
@@ -105,6 +148,7 @@ def test_a_fetched_model_says_where_it_comes_from_or_is_not_written(potd: Comman
         return
     assert result.exit_code == 0, result.output
     assert "digits after 130 rounds" in result.output
+    assert "accuracy 0.9750 at round 120" in result.output
     assert stat.S_IMODE(output.stat().st_mode) & 0o400
     with safe_open(output, framework="numpy") as file:
         told = file.metadata()
@@ -115,7 +159,18 @@ def test_a_fetched_model_says_where_it_comes_from_or_is_not_written(potd: Comman
     assert told["potd.round"] == "130"
     assert told["potd.model"] == ref.root.hex()
     assert told["potd.header"] == "cc" * 32
+    assert told["potd.initial_weights"] == spec.weights.root.hex()
+    assert told["potd.training_loss"] == "0.21"
+    assert told["potd.held_out_loss"] == "0.25"
     assert told["potd.accuracy"] == "0.975"
+    assert told["potd.measured_round"] == "120"
+
+
+def test_a_folder_that_is_not_there_is_said_before_anything_is_fetched(potd: Command, home: Path) -> None:
+    with daemon(home, {}) as asked:
+        result = potd("fetch", TASK_ID, "-o", home / "none" / "model.safetensors", "--home", home)
+    assert (result.exit_code, asked) == (1, [])
+    assert result.stderr == f"Error: {home}/none/model.safetensors: there is no folder {home}/none\n"
 
 
 def test_a_spec_that_is_not_the_models_is_refused(potd: Command, home: Path) -> None:

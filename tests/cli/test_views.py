@@ -133,6 +133,37 @@ def test_a_task_is_named_by_id_beginning_or_name(potd: Command, home: Path, want
     ]
 
 
+@pytest.mark.parametrize("lines", [b"", b'{"ok": true, "round": 1, "rounds": 2}\n', b'{"ok": true, "round": 1, "rou'])
+def test_a_watch_whose_daemon_goes_away_says_so_and_exits_with_3(potd: Command, home: Path, lines: bytes) -> None:
+    with daemon(home, {"watch": lines}):
+        result = potd("watch", DIGITS["task"], "--home", home)
+    assert result.exit_code == 3
+    assert result.stdout == ("round 1/2\n" if lines.endswith(b"\n") else "")
+    assert result.stderr == (
+        "Error: the daemon is gone; the task goes on: "
+        f"`potd start --home {home}`, then `potd watch 3fa90000 --home {home}`\n"
+    )
+
+
+def test_a_watch_that_is_refused_says_why(potd: Command, home: Path) -> None:
+    with daemon(home, {"watch": [{"ok": False, "error": "no such task", "code": 4}]}):
+        result = potd("watch", DIGITS["task"], "--home", home)
+    assert (result.exit_code, result.stderr) == (4, "Error: no such task\n")
+
+
+@pytest.mark.parametrize(("measured", "label"), [(120, " at round 120"), (130, "")])
+def test_an_accuracy_of_an_older_model_is_labelled_with_its_round(
+    potd: Command, home: Path, measured: int, label: str
+) -> None:
+    task = DIGITS | {"round": 130, "accuracy": 0.9861, "measured_round": measured}
+    answers = {"tasks": [{"ok": True, "tasks": [task]}], "watch": [{"ok": True, **task, "done": True}]}
+    with daemon(home, answers):
+        listed = potd("tasks", "--home", home).output
+        watched = potd("watch", "digits", "--home", home).output
+    assert f"0.9861{label}     2.5\n" in listed
+    assert f"  accuracy 0.9861{label}  4 miners" in watched
+
+
 @pytest.mark.parametrize(
     ("wanted", "status", "reason"), [("3f", 4, "no task"), ("none", 4, "no task"), ("3fb0x", 4, "")]
 )
@@ -158,7 +189,7 @@ def test_a_balance_is_in_whole_units(potd: Command, home: Path) -> None:
         assert (
             potd("balance", "AA" * 32, "--home", home).output == f"account  {'aa' * 32}\nbalance  12.25\nearned   0\n"
         )
-    assert asked == [{"command": "balance", "account": "aa" * 32}]
+    assert asked == [{"command": "balance", "account": "aa" * 32, "patience_s": 9.0}]
 
 
 def test_looking_loads_neither_keys_nor_numbers_nor_the_network(home: Path) -> None:

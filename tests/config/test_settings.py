@@ -78,7 +78,7 @@ def test_every_mistake_is_listed_in_the_file_and_on_the_command_line(tmp_path: P
         f"{file}: bootstrap: {tmp_path}/none.txt: no such file or directory",
         f"{file}: device: 'gpu' is none of auto, cpu, cuda:0, cuda:1, ...",
         "--units: 'many' is not a whole number",
-        f"{file}: tasks: 'abc' is not a task id: 64 hexadecimal digits, as `potd tasks` prints them",
+        f"{file}: tasks: 'abc' is not a task id: 64 hexadecimal digits, as `potd tasks --json` prints them",
         f"{file}: storage_bytes_max: 1.5 is not a whole number",
         f"{file}: connections_max: True is not a whole number",
         f"{file}: log_level: 'loud' is none of debug, info, warning, error",

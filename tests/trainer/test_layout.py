@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import safetensors.numpy
+import safetensors.torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -100,6 +102,31 @@ def test_safetensors_carry_names_shapes_and_metadata() -> None:
     }
     assert b'"task":"digits"' in data
     assert b'"round":"3"' in data
+
+
+def test_the_same_model_and_metadata_make_the_same_file_on_every_rig() -> None:
+    told = {f"potd.{name}": name for name in ("task", "round", "height", "naïve")}
+    raw = weights_to_bytes(initial_weights(CNN, 1))
+    data = to_safetensors(CNN, raw, told)
+    assert to_safetensors(CNN, raw, dict(reversed(told.items()))) == data
+    length = int.from_bytes(data[:8], "little")
+    assert length % 8 == 0
+    header = json.loads(data[8 : 8 + length])
+    assert list(header) == sorted(header)
+    assert header["__metadata__"] == told
+    assert data[8 + length :] == raw
+
+
+@pytest.mark.parametrize("metadata", [{}, {"round": "3"}])
+def test_other_programs_read_the_file(metadata: dict[str, str]) -> None:
+    weights = initial_weights(CNN, 1)
+    data = to_safetensors(CNN, weights_to_bytes(weights), metadata)
+    wanted = tensors(CNN, weights)
+    by_numpy, by_torch = safetensors.numpy.load(data), safetensors.torch.load(data)
+    assert set(by_numpy) == set(by_torch) == set(wanted)
+    for name, view in wanted.items():
+        assert np.array_equal(by_numpy[name], view)
+        assert np.array_equal(by_torch[name].numpy(), view)
 
 
 def test_foreign_weights_are_refused_with_every_reason() -> None:
