@@ -135,6 +135,12 @@ class Node:
     def desks(self) -> Desks:
         return self._desks
 
+    def is_public_key(self, name: bytes) -> bool:
+        """Whether a name is a node's public key, as far as we have met it, and so nobody's account."""
+        if name in self.group or name in self._peers:
+            return True
+        return self.ledger.account(name) is None and self.ledger.account(account_id(name)) is not None
+
     def connected(self) -> int:
         """How many other validators are connected."""
         return sum(1 for key in self.group.keys if key in self._peers)

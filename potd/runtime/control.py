@@ -293,9 +293,8 @@ class Control:
     async def _transfer(self, question: Mapping[str, Any]) -> Answer:
         to, amount = _name(question, "to"), _whole(question, "amount_micro")
         memo = str(question.get("memo", ""))
-        owner = account_id(to)
-        if self._node.ledger.account(to) is None and self._node.ledger.account(owner) is not None:
-            raise _No(REFUSED, f"{to.hex()} is the public key of account {owner.hex()}: pay the account")
+        if self._node.is_public_key(to):
+            raise _No(REFUSED, f"{to.hex()} is the public key of account {account_id(to).hex()}: pay the account")
         self._check_balance("a transfer", amount)
         return await self._operate(question, lambda nonce: Transfer(self._node.account, nonce, to, amount, memo))
 

@@ -223,3 +223,14 @@ def test_an_operation_that_was_refused_once_is_judged_afresh_when_it_is_asked_ag
     world.input(world.keys[0], ev.OperationAsked(operation))
     assert node.receipt(name) is None
     world.run(lambda: node.receipt(name) == "", 200)
+
+
+def test_a_nodes_public_key_is_told_from_an_account(tmp_path: Path) -> None:
+    """What is paid to a key lies in an account that nobody can open."""
+    world = World(tmp_path, seed=23)
+    world.pass_time(5)
+    node, stranger = world.node(world.keys[0]), Signer(bytes([202]) * 32, world.network).key
+    assert all(node.is_public_key(key) and not node.is_public_key(account_id(key)) for key in world.keys)
+    assert not node.is_public_key(stranger), "not met yet"
+    world.input(world.keys[0], ev.PeerUp(stranger, 0))
+    assert node.is_public_key(stranger)
