@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from potd.wire.blocks import Batch, Certificate, Header
-from potd.wire.consensus import Commit, NewView, Prepare, Prepared, PrePrepare, Refusal, Status, ViewChange
+from potd.wire.consensus import Prepared, Word
 from potd.wire.envelope import Signed, Verified
 from potd.wire.ids import Digest, Key
-
-Body = PrePrepare | Prepare | Commit | Header | ViewChange | NewView | Refusal | Status
-BODIES = (PrePrepare, Prepare, Commit, Header, ViewChange, NewView, Refusal, Status)
 
 # Inputs
 
@@ -27,7 +24,7 @@ class Ticked:
 class Received:
     """A validator said this."""
 
-    message: Verified[Body]
+    message: Verified[Word]
 
 
 @dataclass(frozen=True)

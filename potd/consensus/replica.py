@@ -6,7 +6,7 @@ Sections in brackets are those of Castro & Liskov 1999. Where this departs from 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import assert_never
+from typing import Any, assert_never
 
 from potd.consensus.checkpoint import Checkpoints
 from potd.consensus.events import (
@@ -136,7 +136,7 @@ class Replica:
             case _:
                 assert_never(event)
 
-    def _on_message(self, message: Verified) -> list[Effect]:  # type: ignore[type-arg]  # narrowed by the match below
+    def _on_message(self, message: Verified[Any]) -> list[Effect]:
         if message.sender not in self.group:
             return [Reject(message.sender, "not a validator")]
         body = message.body

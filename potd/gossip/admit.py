@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from potd.wire.blocks import BATCH_BYTES_MAX, Batch, Certificate, Header, batch_digest
+from potd.wire.blocks import BATCH_BYTES_MAX, Batch, Certificate, batch_digest
 from potd.wire.codec import Malformed, decode, encode
-from potd.wire.consensus import Commit, NewView, Prepare, PrePrepare, Proposal, Refusal, Status, ViewChange
+from potd.wire.consensus import WORDS, PrePrepare, Proposal, Word
 from potd.wire.envelope import Signed, Verified, verify
 from potd.wire.ids import Digest
 from potd.wire.operations import OPERATIONS, Operation
@@ -14,22 +14,8 @@ from potd.wire.rounds import Commitment, Draft, Report
 
 GOSSIP_BYTES_MAX = 64 * 1024
 
-Vote = PrePrepare | Prepare | Commit | Header | ViewChange | NewView | Refusal | Status
-Said = Vote | Report | Draft | Commitment | Operation
-_SAID = (
-    PrePrepare,
-    Prepare,
-    Commit,
-    Header,
-    ViewChange,
-    NewView,
-    Refusal,
-    Status,
-    Report,
-    Draft,
-    Commitment,
-    *OPERATIONS,
-)
+Said = Word | Report | Draft | Commitment | Operation
+_SAID = (*WORDS, Report, Draft, Commitment, *OPERATIONS)
 _ENVELOPES: tuple[type[Signed] | type[Proposal] | type[Certificate], ...] = (Signed, Proposal, Certificate)
 
 

@@ -10,7 +10,7 @@ import itertools
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Any, assert_never
 
 from potd.consensus import events as pbft
 from potd.consensus.quorum import Group, blocks_fault, certificate_fault, certified_runs
@@ -263,7 +263,7 @@ class Node:
             case _:
                 assert_never(message)
 
-    def _on_said(self, peer: Key, message: Verified) -> list[Effect]:  # type: ignore[type-arg]  # any kind of body
+    def _on_said(self, peer: Key, message: Verified[Any]) -> list[Effect]:
         body = message.body
         match body:
             case Commitment():
@@ -579,7 +579,7 @@ class Node:
             return effects
         self._trusted = ready.self_test == self._golden
         if not self._trusted:
-            text = "the arithmetic self-test failed on this machine: it will not vote on any update"
+            text = "the arithmetic self-test failed on this machine: it will prepare no update"
             return [*effects, self._log(text, logging.CRITICAL)]
         return effects + self._judge_again()
 

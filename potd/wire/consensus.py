@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from potd.wire.blocks import Batch, Certificate
+from potd.wire.blocks import Batch, Certificate, Header
 from potd.wire.codec import U63, Size, message
 from potd.wire.envelope import Attestation, Signature, Signed
 from potd.wire.ids import Digest
@@ -115,3 +115,7 @@ class Status:
     changing: bool
     stable: U63
     executed: U63
+
+
+Word = PrePrepare | Prepare | Commit | Header | ViewChange | NewView | Refusal | Status
+WORDS = (PrePrepare, Prepare, Commit, Header, ViewChange, NewView, Refusal, Status)  # all that replicas sign

@@ -14,7 +14,6 @@ from random import Random
 from typing import Any
 
 from potd.consensus.events import (
-    BODIES,
     Accuse,
     Awaited,
     Broadcast,
@@ -45,7 +44,7 @@ from potd.consensus.quorum import Group, certificate_fault
 from potd.consensus.replica import Replica
 from potd.wire.blocks import Batch, Certificate, Header, batch_digest, header_digest
 from potd.wire.codec import Malformed, decode
-from potd.wire.consensus import Commit, NewView, Prepare, PrePrepare, Refusal, ViewChange
+from potd.wire.consensus import WORDS, Commit, NewView, Prepare, PrePrepare, Refusal, ViewChange
 from potd.wire.envelope import Signed, Signer, Verified, verify
 from potd.wire.ids import NOTHING, Digest, Key, digest
 
@@ -145,7 +144,7 @@ class Journal:
         self.records.append((seq, record))
         if isinstance(record, Signed):
             self.ever.add(record)
-            body = decode(record.payload, *BODIES)
+            body = decode(record.payload, *WORDS)
             self.ever.update(body.pre_prepares if isinstance(body, NewView) else ())
 
     def forget(self, seq: int) -> None:
@@ -475,7 +474,7 @@ class Cluster:
     def verified(self, signed: Signed) -> Verified[Any] | None:
         if signed not in self._verified:
             try:
-                self._verified[signed] = verify(signed, NETWORK, *BODIES)
+                self._verified[signed] = verify(signed, NETWORK, *WORDS)
             except Malformed:
                 self._verified[signed] = None
         return self._verified[signed]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from potd.consensus.events import BODIES, Broadcast, Effect, Held, Judged, Persist, Received, Send
+from potd.consensus.events import Broadcast, Effect, Held, Judged, Persist, Received, Send
 from potd.consensus.replica import Replica
 from potd.wire.blocks import Batch, Certificate, Header, batch_digest
 from potd.wire.codec import decode
-from potd.wire.consensus import Commit, NewView, Prepare, Prepared, PrePrepare, ViewChange
+from potd.wire.consensus import WORDS, Commit, NewView, Prepare, Prepared, PrePrepare, ViewChange
 from potd.wire.envelope import Signed, Verified, attestation_of
 from tests.consensus.cluster import batch_of, group, signer
 
@@ -93,5 +93,5 @@ def of_kind(effects: Iterable[Effect], kind: type[Any]) -> list[Any]:
 
 def _body(signed: Signed, kind: type[Any]) -> Any:
 
-    body = decode(signed.payload, *BODIES)
+    body = decode(signed.payload, *WORDS)
     return body if isinstance(body, kind) else None

@@ -121,7 +121,7 @@ def test_four_daemons_train_by_hand_and_the_fetched_model_scores_what_the_networ
         status = ask(fleet.homes[1].path, "status")
         slowest = max(slowest, time.perf_counter() - began)
     assert {"roles", "height", "view", "peers", "doing", "tasks", "balance_micro", "earned_micro"} <= set(status)
-    assert slowest < 0.5  # the aim of 0.1 s is measured by scripts/bench; here others may have the cores
+    assert slowest < 0.5  # scripts/demo measures it (status_ms_max), the aim is 0.1 s; here others may have the cores
     for home in fleet.homes:
         pid = fleet.pid(home)
         assert "libtorch" not in Path(f"/proc/{pid}/maps").read_text(), "a daemon has torch in it"

@@ -28,7 +28,18 @@ from potd.node.node import Node, Restored, Settings
 from potd.wire.blobs import read_blob, write_blob
 from potd.wire.blocks import Batch, Block, Certificate, Header, batch_digest
 from potd.wire.codec import decode, encode
-from potd.wire.consensus import Commit, NewView, Prepare, Prepared, PrePrepare, Proposal, Refusal, Status, ViewChange
+from potd.wire.consensus import (
+    WORDS,
+    Commit,
+    NewView,
+    Prepare,
+    Prepared,
+    PrePrepare,
+    Proposal,
+    Refusal,
+    Status,
+    ViewChange,
+)
 from potd.wire.envelope import Signed, Signer, verify
 from potd.wire.genesis import Allotment, Genesis, Parameters, genesis_digest
 from potd.wire.ids import BlobRef, Digest, Key, digest, short
@@ -500,20 +511,7 @@ class World:
         assert sorted(certificates) == list(range(1, len(certificates) + 1)), "a height that nobody can prove"
 
 
-SPOKEN = (
-    PrePrepare,
-    Prepare,
-    Commit,
-    Header,
-    ViewChange,
-    NewView,
-    Refusal,
-    Status,
-    Report,
-    Draft,
-    Commitment,
-    *OPERATIONS,
-)
+SPOKEN = (*WORDS, Report, Draft, Commitment, *OPERATIONS)
 
 
 def signed_by(key: Key, sent: list[bytes]) -> list[Signed]:

@@ -12,7 +12,7 @@ from libp2p.custom_types import TProtocol
 from libp2p.network.connection.swarm_connection import SwarmConn
 from libp2p.network.swarm import Swarm
 from libp2p.rcmgr import Direction
-from multiaddr import Multiaddr  # type: ignore[import-untyped]  # it ships no types
+from multiaddr import Multiaddr
 
 from potd.runtime.libp2p import patches
 from potd.runtime.libp2p.addresses import Address, id_of, key_of, kind_of

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import trio
 from libp2p.network.swarm import Swarm
-from multiaddr import Multiaddr  # type: ignore[import-untyped]  # it ships no types
+from multiaddr import Multiaddr
 
 from potd.runtime.libp2p.addresses import Address, id_of
 from potd.runtime.libp2p.connections import Connections

@@ -9,7 +9,7 @@ import trio
 from libp2p.io.trio import TrioTCPStream
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.swarm import Swarm
-from multiaddr import Multiaddr  # type: ignore[import-untyped]  # it ships no types
+from multiaddr import Multiaddr
 
 from potd.runtime.libp2p.addresses import Address, id_of, kind_of, own_host, parse_address
 from potd.runtime.libp2p.connections import Connections, remote
