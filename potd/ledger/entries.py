@@ -3,6 +3,7 @@
 g             Globals              a + account   Account
 p             Parameters           t + task      Task
 v             Seats                s + task      TaskSpec
+n             Change
 i             TaskIndex
 """
 
@@ -24,7 +25,7 @@ from potd.wire.tasks import TaskSpec
 
 TASKS_MAX = 4096  # that the ledger lists; beyond it the oldest finished one is forgotten
 
-GLOBALS, PARAMETERS, SEATS, INDEX = b"g", b"p", b"v", b"i"
+GLOBALS, PARAMETERS, SEATS, CHANGE, INDEX = b"g", b"p", b"v", b"n", b"i"
 _ACCOUNT, _TASK, _SPEC = b"a", b"t", b"s"
 
 
@@ -63,6 +64,19 @@ class Seat:
 class Seats:
     """The validators that decide the next height, in the order in which they become primary."""
 
+    base: U63  # the last height that others decided; 0 for those of genesis
+    seats: Annotated[tuple[Seat, ...], Size(1, VALIDATORS_MAX)]
+    before: Annotated[tuple[Key, ...], Size(0, VALIDATORS_MAX)]  # who decided `base`; nobody at genesis
+
+
+@message(119)
+@dataclass(frozen=True)
+class Change:
+    """Another set of validators, agreed and not yet in force: it decides what comes after `height`.
+
+    Nothing above that height is ordered before it is stable under the present set."""
+
+    height: U63
     seats: Annotated[tuple[Seat, ...], Size(1, VALIDATORS_MAX)]
 
 
@@ -164,8 +178,8 @@ class Task:
         return (one for one in self.active() if one.joined_round <= self.round)
 
 
-Entry = Globals | Parameters | Seats | TaskIndex | Account | Task | TaskSpec
-ENTRIES: tuple[type[Entry], ...] = (Globals, Parameters, Seats, TaskIndex, Account, Task, TaskSpec)
+Entry = Globals | Parameters | Seats | Change | TaskIndex | Account | Task | TaskSpec
+ENTRIES: tuple[type[Entry], ...] = (Globals, Parameters, Seats, Change, TaskIndex, Account, Task, TaskSpec)
 
 
 def account_key(account: AccountId) -> bytes:

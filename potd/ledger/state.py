@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from potd.ledger.entries import (
+    CHANGE,
     ENTRIES,
     GLOBALS,
     INDEX,
     PARAMETERS,
     SEATS,
     Account,
+    Change,
     Entry,
     Globals,
     Seat,
@@ -93,9 +95,16 @@ class Ledger:
     def parameters(self) -> Parameters:
         return self._always(PARAMETERS, Parameters)
 
+    def seats(self) -> Seats:
+        return self._always(SEATS, Seats)
+
     def validators(self) -> tuple[Seat, ...]:
         """Those who decide the next height, in the order in which they become primary."""
-        return self._always(SEATS, Seats).seats
+        return self.seats().seats
+
+    def change(self) -> Change | None:
+        """The set of validators that has been agreed and is not yet in force."""
+        return self.read(CHANGE, Change)
 
     def task_ids(self) -> tuple[TaskId, ...]:
         """In the order in which they were opened."""
@@ -150,7 +159,7 @@ def genesis_ledger(genesis: Genesis) -> Ledger:
     entries: list[tuple[bytes, Entry]] = [
         (GLOBALS, Globals(genesis_digest(genesis), genesis.protocol, 0, supply, 0, NOTHING, 0, ())),
         (PARAMETERS, genesis.parameters),
-        (SEATS, Seats(seats)),
+        (SEATS, Seats(0, seats, ())),
         (INDEX, TaskIndex(())),
     ]
     for key, amount in balances.items():
