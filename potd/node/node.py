@@ -374,10 +374,10 @@ class Node:
                 return self._on_certified(certificate)
             case pbft.Enter(view, primary, reason):
                 self._agenda.view_changed()
+                self._court.entered(view)
                 text = f"entered view {view}: primary {short(primary)}, {reason}"
                 return [self._log(text), *self._from_rounds(self._desks.entered(view, primary))]
             case pbft.Suspect(view, primary, reason):
-                self._court.close_all()
                 text = f"gave up view {view} of primary {short(primary)}: {reason}"
                 return [self._log(text, logging.WARNING), *self._from_rounds(self._desks.entered(view, None))]
             case pbft.FetchBatch(digest):
