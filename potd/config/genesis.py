@@ -15,8 +15,7 @@ from potd.config.home import write_atomically
 from potd.config.mistakes import ConfigError
 from potd.config.toml import quoted, read_toml, unknown_keys
 from potd.wire.codec import Malformed, encode
-from potd.wire.consensus import new_view_bytes
-from potd.wire.envelope import PAYLOAD_BYTES_MAX
+from potd.wire.consensus import can_change_views
 from potd.wire.genesis import PROTOCOL, SUPPLY_MAX, Allotment, Genesis, Parameters, genesis_digest
 
 _KEYS = [one.name for one in dataclasses.fields(Genesis)]
@@ -48,7 +47,7 @@ def parse_genesis(table: Mapping[str, Any]) -> tuple[Genesis | None, list[str]]:
     protocol = table.get("protocol", PROTOCOL)
     if protocol != PROTOCOL:
         problems.append(f"'protocol' is {protocol!r}, and this release speaks {PROTOCOL}")
-    if validators and new_view_bytes(len(validators), parameters.window_heights) > PAYLOAD_BYTES_MAX:
+    if not can_change_views(len(validators), parameters.window_heights):
         problems.append(
             f"a new view by {len(validators)} validators with 'window_heights' {parameters.window_heights} would not "
             "fit a message: choose a smaller window"

@@ -1,11 +1,11 @@
-"""Operations as such: keys, nonces, fees and transfers. What tasks make of theirs is `tasks`."""
+"""Operations as such: keys, nonces, fees and transfers. What tasks make of theirs is `tasks`, seats `seats`."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import assert_never
 
-from potd.ledger import tasks
+from potd.ledger import seats, tasks
 from potd.ledger.entries import Account
 from potd.ledger.reasons import receipt
 from potd.ledger.state import Ledger
@@ -15,7 +15,19 @@ from potd.wire.codec import Malformed, decode, encode
 from potd.wire.envelope import Signed
 from potd.wire.genesis import Parameters
 from potd.wire.ids import NOTHING, Key, account_id, short
-from potd.wire.operations import OPERATIONS, Enrol, Leave, Operation, Submit, Transfer
+from potd.wire.operations import (
+    OPERATIONS,
+    Accuse,
+    Back,
+    Enrol,
+    Leave,
+    Operation,
+    Rekey,
+    Resign,
+    Stand,
+    Submit,
+    Transfer,
+)
 
 NONCES_AHEAD = 64  # how far ahead of its turn an operation may wait outside the ledger
 
@@ -69,6 +81,16 @@ def _operate(work: Working, signed: Signed) -> str:
             return tasks.enrol(work, operation, account)
         case Leave():
             return tasks.leave(work, operation)
+        case Stand():
+            return seats.stand(work, operation, account, by_owner=signed.key == account.owner_key)
+        case Back():
+            return seats.back(work, operation)
+        case Resign():
+            return seats.resign(work, operation)
+        case Rekey():
+            return seats.rekey(work, operation, account)
+        case Accuse():
+            return "not proven"
         case _:
             assert_never(operation)
 
@@ -80,6 +102,8 @@ def _refusal(account: Account, operation: Operation, key: Key, fee: int) -> str:
             return f"key {short(key)} is not the one that account {short(operation.account)} is made from"
     elif key not in (account.owner_key, account.node_key):
         return f"key {short(key)} is not one of account {short(operation.account)}"
+    elif isinstance(operation, Transfer | Resign | Rekey) and key != account.owner_key:
+        return f"only the owner key of account {short(operation.account)} may do that"
     if operation.nonce != account.nonce:
         return f"nonce {operation.nonce} where {account.nonce} is due"
     if account.balance_micro < fee:

@@ -20,8 +20,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import assert_never
 
-from potd.ledger import accounts, training
-from potd.ledger.entries import CHANGE, GLOBALS, SEATS, Change, Globals, Seat, Seats
+from potd.ledger import accounts, seats, training
+from potd.ledger.entries import GLOBALS, Globals
 from potd.ledger.state import Ledger
 from potd.ledger.working import Working
 from potd.wire import merkle
@@ -61,7 +61,7 @@ def execute(ledger: Ledger, batch: Batch) -> Executed:
             case _:
                 assert_never(record)
     fees = _shared(work, before.fees_micro)
-    seats = _seated(work, ledger.change())
+    following = seats.close(work)
     work.put(
         GLOBALS,
         Globals(
@@ -86,7 +86,7 @@ def execute(ledger: Ledger, batch: Batch) -> Executed:
         receipts=receipts_root(receipts),
         state=state.root(),
         history=history.root(),
-        validators=validators_digest([seat.key for seat in seats]),
+        validators=validators_digest([seat.key for seat in following]),
     )
     return Executed(Ledger(state, header, ledger.decoded), tuple(receipts), header, changes)
 
@@ -106,19 +106,14 @@ def _linked(before: Globals, header: Header | None) -> tuple[Digest, merkle.Rang
     return name, history.appended(merkle.leaf_hash(name))
 
 
-def _seated(work: Working, change: Change | None) -> tuple[Seat, ...]:
-    """Those who decide the next height: others than before if this is the height that a change has waited for."""
-    if change is None or change.height != work.height:
-        return work.seats
-    work.put(SEATS, Seats(work.height, change.seats, tuple(seat.key for seat in work.seats)))
-    work.delete(CHANGE)
-    return change.seats
-
-
 def _shared(work: Working, carried_micro: int) -> int:
     """Pay the validators what was taken for them, in equal parts; what does not divide waits in `fees_micro`."""
-    share, rest = divmod(carried_micro + work.taken_micro, len(work.seats))
+    fees_micro = carried_micro + work.taken_micro
+    paid = seats.paid(work)
+    if not paid:
+        return fees_micro
+    share, rest = divmod(fees_micro, len(paid))
     if share:
-        for seat in work.seats:
-            work.credit(seat.account, share)
+        for account in paid:
+            work.credit(account, share)
     return rest

@@ -1,10 +1,12 @@
 """What the state map holds, as messages, and under which keys. Knows nothing of how it changes.
 
-g             Globals              a + account   Account
-p             Parameters           t + task      Task
-v             Seats                s + task      TaskSpec
-n             Change
-i             TaskIndex
+g   Globals        a + account   Account
+p   Parameters     t + task      Task
+v   Seats          s + task      TaskSpec
+n   Change         k + key       Holder
+e   Eras           u + account   Unbonding
+c   Council        d + height    Due
+i   TaskIndex
 """
 
 from __future__ import annotations
@@ -24,9 +26,14 @@ from potd.wire.rounds import MINERS_MAX, VALIDATORS_MAX, Measured
 from potd.wire.tasks import TaskSpec
 
 TASKS_MAX = 4096  # that the ledger lists; beyond it the oldest finished one is forgotten
+CANDIDATES_MAX = 256  # that stand for a seat at a time
+ERAS_MAX = 16  # whose beginnings are remembered
+FOR_EVER = 2**63 - 1  # the height until which a key answers that was found guilty
 
 GLOBALS, PARAMETERS, SEATS, CHANGE, INDEX = b"g", b"p", b"v", b"n", b"i"
+ERAS, COUNCIL = b"e", b"c"
 _ACCOUNT, _TASK, _SPEC = b"a", b"t", b"s"
+_HOLDER, _UNBONDING, _DUE = b"k", b"u", b"d"
 
 
 class Phase(IntEnum):
@@ -53,10 +60,12 @@ class Account:
 @message(111)
 @dataclass(frozen=True)
 class Seat:
-    """A validator: the account that earns, and the key that votes."""
+    """A validator: the account that earns, the key that votes, and what it loses if that key is proved guilty."""
 
     account: AccountId
     key: Key
+    bond_micro: Amount
+    since_height: U63 = 0  # the last height that it did not decide
 
 
 @message(112)
@@ -78,6 +87,83 @@ class Change:
 
     height: U63
     seats: Annotated[tuple[Seat, ...], Size(1, VALIDATORS_MAX)]
+
+
+@message(120)
+@dataclass(frozen=True)
+class Candidate:
+    """An account that stands for a seat. Its key is the account's node key."""
+
+    account: AccountId
+    key: Key
+    bond_micro: Amount
+    since_height: U63
+    backers: Annotated[tuple[AccountId, ...], Size(0, VALIDATORS_MAX)]  # validators, by account
+
+
+@message(121)
+@dataclass(frozen=True)
+class Opposed:
+    """A validator that others want removed."""
+
+    account: AccountId
+    opposers: Annotated[tuple[AccountId, ...], Size(1, VALIDATORS_MAX)]  # validators, by account
+
+
+@message(122)
+@dataclass(frozen=True)
+class Rotation:
+    """A validator that asks for another key in its seat."""
+
+    account: AccountId
+    key: Key
+
+
+@message(123)
+@dataclass(frozen=True)
+class Council:
+    """What has been asked for and may become a change of the set. Every list is by account, each once."""
+
+    candidates: Annotated[tuple[Candidate, ...], Size(0, CANDIDATES_MAX)]
+    opposed: Annotated[tuple[Opposed, ...], Size(0, VALIDATORS_MAX)]
+    resigning: Annotated[tuple[AccountId, ...], Size(0, VALIDATORS_MAX)]
+    condemned: Annotated[tuple[AccountId, ...], Size(0, VALIDATORS_MAX)]  # proved guilty, bond taken, seated yet
+    rotations: Annotated[tuple[Rotation, ...], Size(0, VALIDATORS_MAX)]
+
+
+@message(124)
+@dataclass(frozen=True)
+class Eras:
+    """After which heights a set of validators began to decide, the oldest first and the present one's last."""
+
+    bases: Annotated[tuple[U63, ...], Size(1, ERAS_MAX)]
+
+
+@message(125)
+@dataclass(frozen=True)
+class Holder:
+    """Whose a key is, or was. Where there is none, a key is of the account that is made from it."""
+
+    account: AccountId
+    due_height: U63  # until which it can be accused though it votes no more; 0 while in use, FOR_EVER if found guilty
+
+
+@message(126)
+@dataclass(frozen=True)
+class Unbonding:
+    """The bond of a seat that was given up, until `due_height`, when it goes back to the account."""
+
+    amount_micro: Amount
+    due_height: U63
+
+
+@message(127)
+@dataclass(frozen=True)
+class Due:
+    """Whose waiting ends at a height."""
+
+    accounts: Annotated[tuple[AccountId, ...], Size(0, VALIDATORS_MAX)]  # with an Unbonding
+    keys: Annotated[tuple[Key, ...], Size(0, VALIDATORS_MAX)]  # with a Holder
 
 
 @message(113)
@@ -178,8 +264,36 @@ class Task:
         return (one for one in self.active() if one.joined_round <= self.round)
 
 
-Entry = Globals | Parameters | Seats | Change | TaskIndex | Account | Task | TaskSpec
-ENTRIES: tuple[type[Entry], ...] = (Globals, Parameters, Seats, Change, TaskIndex, Account, Task, TaskSpec)
+Entry = (
+    Globals
+    | Parameters
+    | Seats
+    | Change
+    | Eras
+    | Council
+    | TaskIndex
+    | Account
+    | Task
+    | TaskSpec
+    | Holder
+    | Unbonding
+    | Due
+)
+ENTRIES: tuple[type[Entry], ...] = (
+    Globals,
+    Parameters,
+    Seats,
+    Change,
+    Eras,
+    Council,
+    TaskIndex,
+    Account,
+    Task,
+    TaskSpec,
+    Holder,
+    Unbonding,
+    Due,
+)
 
 
 def account_key(account: AccountId) -> bytes:
@@ -192,3 +306,15 @@ def task_key(task: TaskId) -> bytes:
 
 def spec_key(task: TaskId) -> bytes:
     return _SPEC + task
+
+
+def holder_key(key: Key) -> bytes:
+    return _HOLDER + key
+
+
+def unbonding_key(account: AccountId) -> bytes:
+    return _UNBONDING + account
+
+
+def due_key(height: int) -> bytes:
+    return _DUE + height.to_bytes(8, "big")

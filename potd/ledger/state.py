@@ -8,27 +8,35 @@ from typing import TypeVar
 
 from potd.ledger.entries import (
     CHANGE,
+    COUNCIL,
     ENTRIES,
+    ERAS,
     GLOBALS,
     INDEX,
     PARAMETERS,
     SEATS,
     Account,
     Change,
+    Council,
     Entry,
+    Eras,
     Globals,
+    Holder,
     Seat,
     Seats,
     Task,
     TaskIndex,
+    Unbonding,
     account_key,
+    holder_key,
     spec_key,
     task_key,
+    unbonding_key,
 )
 from potd.wire.blocks import Header
 from potd.wire.codec import decode, encode
 from potd.wire.genesis import SUPPLY_MAX, Genesis, Parameters, genesis_digest
-from potd.wire.ids import NOTHING, AccountId, Digest, TaskId, account_id
+from potd.wire.ids import NOTHING, AccountId, Digest, Key, TaskId, account_id
 from potd.wire.merkle_map import MerkleMap
 from potd.wire.tasks import TaskSpec
 
@@ -106,6 +114,25 @@ class Ledger:
         """The set of validators that has been agreed and is not yet in force."""
         return self.read(CHANGE, Change)
 
+    def council(self) -> Council:
+        """What has been asked for and may become a change of the set."""
+        return self._always(COUNCIL, Council)
+
+    def eras(self) -> Eras:
+        return self._always(ERAS, Eras)
+
+    def holder(self, key: Key) -> Holder | None:
+        return self.read(holder_key(key), Holder)
+
+    def account_of(self, key: Key) -> AccountId:
+        """The account that this node key is of."""
+        known = self.holder(key)
+        return account_id(key) if known is None else known.account
+
+    def unbonding(self, account: AccountId) -> Unbonding | None:
+        """The bond of a seat that the account has given up, on its way back."""
+        return self.read(unbonding_key(account), Unbonding)
+
     def task_ids(self) -> tuple[TaskId, ...]:
         """In the order in which they were opened."""
         return self._always(INDEX, TaskIndex).ids
@@ -145,7 +172,8 @@ class Ledger:
 def genesis_ledger(genesis: Genesis) -> Ledger:
     """Height 0. Raises ValueError for a genesis that cannot be: a validator listed twice, or too much money.
 
-    A validator's account is the one made from its key, which is owner and node key in one.
+    A validator's account is the one made from its key, which is owner and node key in one. Its bond is taken out of
+    its balance, as much of the parameter as there is.
     """
     if len(set(genesis.validators)) < len(genesis.validators):
         raise ValueError("a validator is listed twice")
@@ -155,15 +183,18 @@ def genesis_ledger(genesis: Genesis) -> Ledger:
     supply = sum(balances.values())
     if supply > SUPPLY_MAX:
         raise ValueError(f"balances of {supply} micro-units, at most {SUPPLY_MAX}")
-    seats = tuple(Seat(account_id(key), key) for key in genesis.validators)
+    bonds = {key: min(balances[key], genesis.parameters.seat_bond_micro) for key in genesis.validators}
+    seats = tuple(Seat(account_id(key), key, bonds[key]) for key in genesis.validators)
     entries: list[tuple[bytes, Entry]] = [
         (GLOBALS, Globals(genesis_digest(genesis), genesis.protocol, 0, supply, 0, NOTHING, 0, ())),
         (PARAMETERS, genesis.parameters),
         (SEATS, Seats(0, seats, ())),
+        (ERAS, Eras((0,))),
+        (COUNCIL, Council((), (), (), (), ())),
         (INDEX, TaskIndex(())),
     ]
     for key, amount in balances.items():
-        entries.append((account_key(account_id(key)), Account(key, key, amount, 0)))
+        entries.append((account_key(account_id(key)), Account(key, key, amount - bonds.get(key, 0), 0)))
     return Ledger(MerkleMap().updated((key, encode(entry)) for key, entry in entries), None)
 
 
@@ -174,7 +205,8 @@ def entries_of(ledger: Ledger) -> Iterator[tuple[bytes, Entry]]:
 
 
 def supply(ledger: Ledger) -> int:
-    """All there is, added up, in micro-units: balances, escrows, fees not yet shared. The same at every height."""
+    """All there is, added up, in micro-units: balances, escrows, bonds, fees not shared. The same at every height."""
+    seated = {seat.account for seat in ledger.validators()}
     total = 0
     for _, entry in entries_of(ledger):
         match entry:
@@ -184,6 +216,14 @@ def supply(ledger: Ledger) -> int:
                 total += entry.escrow_micro
             case Globals():
                 total += entry.fees_micro
+            case Seats():
+                total += sum(seat.bond_micro for seat in entry.seats)
+            case Change():  # it repeats those who stay
+                total += sum(seat.bond_micro for seat in entry.seats if seat.account not in seated)
+            case Council():
+                total += sum(one.bond_micro for one in entry.candidates)
+            case Unbonding():
+                total += entry.amount_micro
             case _:
                 pass
     return total

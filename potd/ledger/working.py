@@ -8,11 +8,35 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TypeVar
 
-from potd.ledger.entries import INDEX, Account, Entry, Task, TaskIndex, account_key, spec_key, task_key
+from potd.ledger.entries import (
+    CHANGE,
+    COUNCIL,
+    ERAS,
+    INDEX,
+    SEATS,
+    Account,
+    Change,
+    Council,
+    Due,
+    Entry,
+    Eras,
+    Holder,
+    Seat,
+    Seats,
+    Task,
+    TaskIndex,
+    Unbonding,
+    account_key,
+    due_key,
+    holder_key,
+    spec_key,
+    task_key,
+    unbonding_key,
+)
 from potd.ledger.state import Ledger
 from potd.wire.codec import encode
 from potd.wire.genesis import Parameters
-from potd.wire.ids import NOTHING, AccountId, Digest, TaskId
+from potd.wire.ids import NOTHING, AccountId, Digest, Key, TaskId
 from potd.wire.tasks import TaskSpec
 
 E = TypeVar("E", bound=Entry)
@@ -22,13 +46,18 @@ class Working:
     """`height` is the one being executed, `previous` the digest of the header before it."""
 
     def __init__(self, ledger: Ledger, height: int, previous: Digest) -> None:
+        self.network: Digest = ledger.network
         self._ledger = ledger
         self._changed: dict[bytes, Entry | None] = {}
         self.height = height
         self.previous = previous
         self.parameters: Parameters = ledger.parameters()
-        self.seats = ledger.validators()
         self.taken_micro = 0  # for the validators, by this batch
+
+    @property
+    def seats(self) -> tuple[Seat, ...]:
+        """Those who decide this height, as the height before left them; with the next one's only at its very end."""
+        return self.seat_entry().seats
 
     @property
     def some_honest(self) -> int:
@@ -47,9 +76,29 @@ class Working:
         return spec
 
     def task_ids(self) -> tuple[TaskId, ...]:
-        index = self._read(INDEX, TaskIndex)
-        assert index is not None
-        return index.ids
+        return self._always(INDEX, TaskIndex).ids
+
+    def seat_entry(self) -> Seats:
+        return self._always(SEATS, Seats)
+
+    def change(self) -> Change | None:
+        return self._read(CHANGE, Change)
+
+    def council(self) -> Council:
+        return self._always(COUNCIL, Council)
+
+    def eras(self) -> Eras:
+        return self._always(ERAS, Eras)
+
+    def holder(self, key: Key) -> Holder | None:
+        return self._read(holder_key(key), Holder)
+
+    def unbonding(self, account: AccountId) -> Unbonding | None:
+        return self._read(unbonding_key(account), Unbonding)
+
+    def due(self) -> Due | None:
+        """Whose waiting ends at this height."""
+        return self._read(due_key(self.height), Due)
 
     def put_account(self, account: AccountId, entry: Account) -> None:
         self._changed[account_key(account)] = entry
@@ -91,3 +140,8 @@ class Working:
             assert entry is None or isinstance(entry, kind)
             return entry
         return self._ledger.read(key, kind)
+
+    def _always(self, key: bytes, kind: type[E]) -> E:
+        entry = self._read(key, kind)
+        assert entry is not None, f"no {kind.__name__} in the state"
+        return entry

@@ -35,7 +35,19 @@ from potd.wire.consensus import Prepared, Proposal
 from potd.wire.envelope import Signed, Signer, Verified, verify
 from potd.wire.genesis import Genesis, Parameters, genesis_digest
 from potd.wire.ids import NO_BLOB, AccountId, BlobRef, Digest, Key, TaskId, account_id, short
-from potd.wire.operations import OPERATIONS, Enrol, Leave, Operation, Submit, Transfer
+from potd.wire.operations import (
+    OPERATIONS,
+    Accuse,
+    Back,
+    Enrol,
+    Leave,
+    Operation,
+    Rekey,
+    Resign,
+    Stand,
+    Submit,
+    Transfer,
+)
 from potd.wire.rounds import Commitment, Draft, Report, Update
 
 CERTIFICATE_TICKS = 20  # how long a backup leaves it to the primary to gossip a certificate
@@ -272,7 +284,7 @@ class Node:
                 return self._rounds_said(peer, self._desks.reported(message))
             case Draft():
                 return self._rounds_said(peer, self._desks.drafted(message))
-            case Transfer() | Submit() | Enrol() | Leave():
+            case Transfer() | Submit() | Enrol() | Leave() | Stand() | Back() | Resign() | Rekey() | Accuse():
                 return self._on_operation(message, ours=False)
             case _:
                 if self.replica is None:
@@ -374,10 +386,10 @@ class Node:
                 return self._on_certified(certificate)
             case pbft.Enter(view, primary, reason):
                 self._agenda.view_changed()
-                self._court.entered(view)
                 text = f"entered view {view}: primary {short(primary)}, {reason}"
                 return [self._log(text), *self._from_rounds(self._desks.entered(view, primary))]
             case pbft.Suspect(view, primary, reason):
+                self._court.close_all()
                 text = f"gave up view {view} of primary {short(primary)}: {reason}"
                 return [self._log(text, logging.WARNING), *self._from_rounds(self._desks.entered(view, None))]
             case pbft.FetchBatch(digest):

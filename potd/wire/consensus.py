@@ -7,7 +7,7 @@ from typing import Annotated
 
 from potd.wire.blocks import Batch, Certificate, Header
 from potd.wire.codec import U63, Size, message
-from potd.wire.envelope import Attestation, Signature, Signed
+from potd.wire.envelope import PAYLOAD_BYTES_MAX, Attestation, Signature, Signed
 from potd.wire.ids import Digest
 from potd.wire.rounds import VALIDATORS_MAX
 
@@ -95,16 +95,19 @@ def new_view_bytes(validators: int, window: int) -> int:
     return quorum * (certificate + window * (256 + quorum * ATTESTATION_BYTES)) + window * 256
 
 
+def can_change_views(validators: int, window: int) -> bool:
+    """Whether so many validators can hold a network with this window: their new views must fit a message."""
+    return validators <= VALIDATORS_MAX and new_view_bytes(validators, window) <= PAYLOAD_BYTES_MAX
+
+
 @message(67)
 @dataclass(frozen=True)
 class Refusal:
-    """A backup's judgement against the order. Carries the primary's signature, as an agreement does: who has not seen
-    the order learns of it, and a quorum of them proves it wrong."""
+    """A backup's judgement against a proposal, kept as evidence."""
 
     view: U63
     seq: U63
     batch: Digest
-    primary: Signature
     reason: Annotated[str, Size(1, 256)]
 
 

@@ -35,6 +35,8 @@ class Parameters:
     fee_per_byte_micro: U32 = 10
     lapses_max: Annotated[int, Range(1, 255)] = 3  # lapsed rounds in a row that put a task to sleep
     misses_max: Annotated[int, Range(1, 255)] = 3  # missed rounds in a row that suspend a miner
+    seat_bond_micro: Annotated[int, Range(0, SUPPLY_MAX)] = 100_000_000_000  # what a validator's seat locks
+    unbonding_heights: Annotated[int, Range(1, 2**31)] = 10_000  # how long a seat given up can be accused
 
 
 @message(12)

@@ -11,7 +11,7 @@ from potd.wire.codec import encode
 from potd.wire.envelope import Signed, Signer
 from potd.wire.ids import NOTHING, account_id, short
 from potd.wire.operations import Transfer
-from tests.ledger.world import BALANCE, VALIDATORS, World, blob
+from tests.ledger.world import BALANCE, BOND, VALIDATORS, World, blob
 
 
 def test_a_transfer_moves_the_amount_and_pays_the_validators_by_the_byte() -> None:
@@ -114,7 +114,7 @@ def test_a_signed_record_that_is_no_operation_is_refused() -> None:
     signed = world.people[5].sign(blob("not an operation"))
     garbage = replace(signed, payload=b"\xc1")
     assert world.reasons(signed, garbage) == ["not an operation", "not an operation"]
-    assert supply(world.ledger) == 8 * BALANCE
+    assert supply(world.ledger) == 8 * BALANCE + 4 * BOND
 
 
 def test_what_waits_for_a_batch_may_be_early_but_neither_late_nor_poor_nor_a_strangers() -> None:

@@ -15,18 +15,18 @@ from potd.wire.codec import decode, encode
 from potd.wire.genesis import SUPPLY_MAX, Allotment, genesis_digest
 from potd.wire.ids import NOTHING, account_id, digest
 from potd.wire.merkle_map import verify_proof
-from tests.ledger.world import BALANCE, PEOPLE, VALIDATORS, World, genesis, spec
+from tests.ledger.world import BALANCE, BOND, PEOPLE, VALIDATORS, World, genesis, spec
 
 
 def test_genesis_gives_the_validators_their_seats_and_everybody_their_balance() -> None:
     of = genesis()
     ledger = genesis_ledger(of)
     assert (ledger.height, ledger.header, ledger.network) == (0, None, genesis_digest(of))
-    assert ledger.validators() == tuple(Seat(account_id(key), key) for key in of.validators)
+    assert ledger.validators() == tuple(Seat(account_id(key), key, BOND) for key in of.validators)
     assert ledger.parameters() == of.parameters
     for one in of.balances:
         assert ledger.account(account_id(one.owner_key)) == Account(one.owner_key, one.owner_key, BALANCE, 0)
-    assert supply(ledger) == ledger.globals().supply_micro == PEOPLE * BALANCE
+    assert supply(ledger) == ledger.globals().supply_micro == PEOPLE * BALANCE + VALIDATORS * BOND
     assert ledger.task_ids() == ()
 
 

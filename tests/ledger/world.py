@@ -20,7 +20,8 @@ from potd.wire.tasks import EncodingSpec, ModelSpec, OptimiserSpec, TaskSpec, pa
 VALIDATORS = 4
 PEOPLE = 8  # the first four are the validators
 
-BALANCE = 1_000_000_000
+BALANCE = 1_000_000_000  # of everybody, when a validator's bond has been taken out
+BOND = 400_000_000
 
 
 def _seed(name: str) -> bytes:
@@ -37,8 +38,8 @@ def genesis(**parameters: int) -> Genesis:
         protocol=1,
         created_unix=0,
         validators=tuple(_key(i) for i in range(VALIDATORS)),
-        balances=tuple(Allotment(_key(i), BALANCE) for i in range(PEOPLE)),
-        parameters=Parameters(**parameters),
+        balances=tuple(Allotment(_key(i), BALANCE + (BOND if i < VALIDATORS else 0)) for i in range(PEOPLE)),
+        parameters=Parameters(**{"seat_bond_micro": BOND, **parameters}),
     )
 
 

@@ -77,7 +77,7 @@ WORDS = (
     ViewChange(1, 5, (), ()),
     NewView(1, (PEER.sign(ViewChange(1, 0, (), ())),), ()),
     NewView(1, (PEER.sign(REPORT),), (PEER.sign(REPORT),)),
-    Refusal(0, 1, TASK, bytes(64), "no"),
+    Refusal(0, 1, TASK, "no"),
     Status(2**62, True, 2**62, 2**62),
     REPORT,
     Draft(0, TASK, 0, Step.UPDATE.value, (PEER.sign(REPORT),)),
