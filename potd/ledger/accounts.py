@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import assert_never
 
-from potd.ledger import seats, tasks
+from potd.ledger import evidence, seats, tasks
 from potd.ledger.entries import Account
 from potd.ledger.reasons import receipt
 from potd.ledger.state import Ledger
@@ -55,7 +55,15 @@ def why_not(ledger: Ledger, signed: Signed) -> str:
         return f"nonce {operation.nonce} is far ahead of {account.nonce}"
     if operation.nonce > account.nonce:
         account = replace(account, nonce=operation.nonce)
-    return _refusal(account, operation, signed.key, fee_micro(ledger.parameters(), signed))
+    fee = fee_micro(ledger.parameters(), signed)
+    if isinstance(operation, Accuse):
+        work = Working(ledger, ledger.height + 1, NOTHING)
+        if seats.accused(work, operation.evidence[0].key) is None:
+            return _nothing_left(operation)
+        # Only who could not pay if it were wrong must be right now: to look into it is work.
+        if account.balance_micro < fee and isinstance(_guilt(work, operation), evidence.Guilt):
+            fee = 0
+    return _refusal(account, operation, signed.key, fee)
 
 
 def _operate(work: Working, signed: Signed) -> str:
@@ -64,11 +72,17 @@ def _operate(work: Working, signed: Signed) -> str:
         return "not an operation"
     account = work.account(operation.account) or _new()
     fee = fee_micro(work.parameters, signed)
+    found: evidence.Guilt | str = ""
+    if isinstance(operation, Accuse):
+        if seats.accused(work, operation.evidence[0].key) is None:
+            return _nothing_left(operation)
+        found = _guilt(work, operation)
+        if isinstance(found, evidence.Guilt):
+            return _condemn(work, operation, account, signed, found)
     reason = _refusal(account, operation, signed.key, fee)
     if reason:
         return reason
-    if account.owner_key == NOTHING:
-        account = replace(account, owner_key=signed.key, node_key=signed.key)
+    account = _spoken(account, signed.key)
     account = replace(account, nonce=account.nonce + 1, balance_micro=account.balance_micro - fee)
     work.put_account(operation.account, account)
     work.taken_micro += fee
@@ -90,13 +104,26 @@ def _operate(work: Working, signed: Signed) -> str:
         case Rekey():
             return seats.rekey(work, operation, account)
         case Accuse():
-            return "not proven"
+            assert isinstance(found, str)
+            return found
         case _:
             assert_never(operation)
 
 
 def _refusal(account: Account, operation: Operation, key: Key, fee: int) -> str:
     """Why this account does not execute this operation now, or nothing."""
+    reason = _stranger(account, operation, key)
+    if reason:
+        return reason
+    if operation.nonce != account.nonce:
+        return f"nonce {operation.nonce} where {account.nonce} is due"
+    if account.balance_micro < fee:
+        return f"a fee of {fee} micro-units, and a balance of {account.balance_micro}"
+    return ""
+
+
+def _stranger(account: Account, operation: Operation, key: Key) -> str:
+    """Why this key does not speak for the account, or nothing."""
     if account.owner_key == NOTHING:
         if account_id(key) != operation.account:
             return f"key {short(key)} is not the one that account {short(operation.account)} is made from"
@@ -104,11 +131,34 @@ def _refusal(account: Account, operation: Operation, key: Key, fee: int) -> str:
         return f"key {short(key)} is not one of account {short(operation.account)}"
     elif isinstance(operation, Transfer | Resign | Rekey) and key != account.owner_key:
         return f"only the owner key of account {short(operation.account)} may do that"
-    if operation.nonce != account.nonce:
-        return f"nonce {operation.nonce} where {account.nonce} is due"
-    if account.balance_micro < fee:
-        return f"a fee of {fee} micro-units, and a balance of {account.balance_micro}"
     return ""
+
+
+def _spoken(account: Account, key: Key) -> Account:
+    """An account that speaks for the first time has the key that it speaks with."""
+    return replace(account, owner_key=key, node_key=key) if account.owner_key == NOTHING else account
+
+
+def _guilt(work: Working, operation: Accuse) -> evidence.Guilt | str:
+    entry = work.seat_entry()
+    keys = tuple(seat.key for seat in entry.seats)
+    return evidence.guilt(operation.evidence, evidence.Court(work.network, work.eras().bases, keys, entry.before))
+
+
+def _condemn(work: Working, operation: Accuse, account: Account, signed: Signed, found: evidence.Guilt) -> str:
+    """A proven accusation is free, and waits for no nonce; it uses its own up if that is the next one."""
+    reason = _stranger(account, operation, signed.key)
+    if reason:
+        return reason
+    due = operation.nonce == account.nonce
+    account = _spoken(account, signed.key)
+    work.put_account(operation.account, replace(account, nonce=account.nonce + 1) if due else account)
+    seats.condemn(work, found.key, operation.account)
+    return ""
+
+
+def _nothing_left(operation: Accuse) -> str:
+    return f"nothing is left to take from key {short(operation.evidence[0].key)}"
 
 
 def _transfer(work: Working, operation: Transfer, account: Account) -> str:

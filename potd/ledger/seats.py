@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
+from potd.ledger import tasks
 from potd.ledger.entries import (
     CANDIDATES_MAX,
     CHANGE,
@@ -40,7 +41,7 @@ from potd.ledger.entries import (
     unbonding_key,
 )
 from potd.ledger.working import Working
-from potd.wire.consensus import can_change_views
+from potd.wire.consensus import can_change_views, quorum_of
 from potd.wire.envelope import Attestation, attests
 from potd.wire.ids import NOTHING, AccountId, Key, account_id, short
 from potd.wire.operations import Back, Possession, Rekey, Resign, Stand
@@ -55,11 +56,6 @@ class _OfAccount(Protocol):
 
 
 A = TypeVar("A", bound=_OfAccount)
-
-
-def quorum_of(validators: int) -> int:
-    """So many of them that any two such sets share an honest one."""
-    return (validators + (validators - 1) // 3 + 2) // 2
 
 
 # Operations
@@ -327,6 +323,8 @@ def _enforce(work: Working, change: Change) -> None:
     work.delete(CHANGE)
     work.put(ERAS, Eras((*work.eras().bases, work.height)[-ERAS_MAX:]))
     work.put(COUNCIL, _forgotten(council, set(gone)))
+    if len(change.seats) > len(before.seats):
+        tasks.make_room(work, len(change.seats))
 
 
 def _forgotten(council: Council, gone: set[AccountId]) -> Council:

@@ -144,7 +144,8 @@ def enrol(work: Working, operation: Enrol, account: Account) -> str:
         return f"task {short(task.id)} is done"
     known = task.miner(operation.account)
     idle = known is None or known.suspended
-    if known is not None and not idle and known.units_next == operation.units and task.phase != Phase.ASLEEP:
+    same = known is not None and (known.units_next, known.key) == (operation.units, account.node_key)
+    if same and not idle and task.phase != Phase.ASLEEP:
         return f"already enrolled with {operation.units} units"
     spec = work.spec(task.id)
     reason = _too_much(task, spec, operation)
@@ -158,7 +159,7 @@ def enrol(work: Working, operation: Enrol, account: Account) -> str:
             return f"there are {most} miners, none of them suspended"
         others = tuple(one for one in others if one is not dismissed)
     if known is not None and not idle:
-        miner = replace(known, units_next=operation.units)
+        miner = replace(known, key=account.node_key, units_next=operation.units)
     else:
         miner = Miner(
             account=operation.account,
@@ -192,6 +193,20 @@ def leave(work: Working, operation: Leave) -> str:
 def miners_max(validators: int) -> int:
     """How many miners a task can have, so that a seal with every validator's report fits half a batch."""
     return min(MINERS_MAX, BATCH_BYTES_MAX // 2 // (validators * _NAMED_BYTES + _COMMITMENT_BYTES))
+
+
+def make_room(work: Working, validators: int) -> None:
+    """With more validators, seals carry more reports: a task that has more miners than now fit dismisses some, the
+    suspended first, then those who came last."""
+    most = miners_max(validators)
+    for name in work.task_ids():
+        task = work.task(name)
+        assert task is not None, "a listed task that is not there"
+        if task.phase == Phase.DONE or len(task.miners) <= most:
+            continue
+        by_claim = sorted(task.miners, key=lambda one: (one.suspended, one.joined_round, one.account))
+        kept = {one.account for one in by_claim[:most]}
+        work.put_task(replace(task, miners=tuple(one for one in task.miners if one.account in kept)))
 
 
 def _too_much(task: Task, spec: TaskSpec, operation: Enrol) -> str:

@@ -88,9 +88,14 @@ class NewView:
     pre_prepares: Annotated[tuple[Signed, ...], Size(0, IN_FLIGHT_MAX)]  # PrePrepare, by seq [O]
 
 
+def quorum_of(validators: int) -> int:
+    """⌈(n + f + 1) / 2⌉: any two such sets of n share an honest member."""
+    return (validators + (validators - 1) // 3 + 2) // 2
+
+
 def new_view_bytes(validators: int, window: int) -> int:
     """The most that a new view can come to: a quorum of view changes, each with a proof for every seq of the window."""
-    quorum = (validators + (validators - 1) // 3 + 2) // 2
+    quorum = quorum_of(validators)
     certificate = 512 + quorum * ATTESTATION_BYTES
     return quorum * (certificate + window * (256 + quorum * ATTESTATION_BYTES)) + window * 256
 

@@ -8,9 +8,10 @@ from potd.ledger.accounts import fee_micro, why_not
 from potd.ledger.entries import Account
 from potd.ledger.state import supply
 from potd.wire.codec import encode
+from potd.wire.consensus import Commit
 from potd.wire.envelope import Signed, Signer
-from potd.wire.ids import NOTHING, account_id, short
-from potd.wire.operations import Transfer
+from potd.wire.ids import NOTHING, account_id, digest, short
+from potd.wire.operations import Accuse, Transfer
 from tests.ledger.world import BALANCE, BOND, VALIDATORS, World, blob
 
 
@@ -134,3 +135,64 @@ def test_what_waits_for_a_batch_may_be_early_but_neither_late_nor_poor_nor_a_str
     poor = pauper.sign(Transfer(account_id(pauper.key), 0, world.ids[5], 1, ""))
     assert why_not(world.ledger, poor).startswith("a fee of ")
     assert why_not(world.ledger, world.people[5].sign(blob("x"))) == "not an operation"
+
+
+# Accusations
+
+
+def commits(by: Signer, *views: int) -> list[Signed]:
+    """Two commits that differ: proof of guilt if they are of one view."""
+    return [by.sign(Commit(view, 1, digest("commit", bytes([at])))) for at, view in enumerate(views)]
+
+
+def test_a_proven_accusation_is_free_and_uses_its_nonce_up_if_that_is_due() -> None:
+    world = World()
+    assert world.reasons(world.accuse(5, *commits(world.people[0], 0, 0))) == [""]
+    assert (world.account(5).balance_micro, world.account(5).nonce) == (BALANCE + BOND // 4, 1)
+    assert world.reasons(world.transfer(5, world.ids[6], 1)) == [""]
+
+
+def test_a_proven_accusation_waits_for_no_nonce_and_for_no_balance() -> None:
+    world = World()
+    pauper = Signer(bytes(32), world.ledger.network)
+    name = account_id(pauper.key)
+    signed = pauper.sign(Accuse(name, 7, tuple(commits(world.people[0], 0, 0))))
+    assert why_not(world.ledger, signed) == ""
+    assert world.reasons(signed) == [""]
+    assert world.ledger.account(name) == Account(pauper.key, pauper.key, BOND // 4, 0)
+
+
+def test_a_wrong_accusation_costs_its_fee_and_its_nonce() -> None:
+    world = World()
+    signed = world.accuse(5, *commits(world.people[0], 0, 1))
+    assert why_not(world.ledger, signed) == ""
+    fee = fee_micro(world.ledger.parameters(), signed)
+    assert world.reasons(signed) == ["a correct validator may have said both"]
+    assert (world.account(5).balance_micro, world.account(5).nonce) == (BALANCE - fee, 1)
+    assert world.reasons(signed) == ["nonce 0 where 1 is due"]
+
+
+def test_who_could_not_pay_for_a_wrong_accusation_must_be_right() -> None:
+    world = World()
+    pauper = Signer(bytes(32), world.ledger.network)
+    wrong = pauper.sign(Accuse(account_id(pauper.key), 0, tuple(commits(world.people[0], 0, 1))))
+    assert why_not(world.ledger, wrong).startswith("a fee of ")
+    (reason,) = world.reasons(wrong)
+    assert reason.startswith("a fee of ")
+
+
+def test_an_accusation_is_made_with_a_key_of_the_account() -> None:
+    world = World()
+    evidence = tuple(commits(world.people[0], 0, 0))
+    theft = world.people[6].sign(Accuse(world.ids[5], 0, evidence))
+    assert world.reasons(theft) == [f"key {short(world.people[6].key)} is not one of account {short(world.ids[5])}"]
+    assert world.ledger.council().condemned == ()
+
+
+def test_an_accusation_of_who_has_nothing_at_stake_is_not_worth_keeping() -> None:
+    world = World()
+    signed = world.accuse(5, *commits(world.people[6], 0, 0))
+    reason = f"nothing is left to take from key {short(world.people[6].key)}"
+    assert why_not(world.ledger, signed) == reason
+    assert world.reasons(signed) == [reason]
+    assert world.account(5) == Account(world.people[5].key, world.people[5].key, BALANCE, 0)

@@ -11,10 +11,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from potd.ledger.entries import Phase
 from potd.ledger.state import Ledger, supply
 from potd.wire.blocks import Record, record_digest
-from potd.wire.envelope import Signed
+from potd.wire.consensus import Commit
+from potd.wire.envelope import Signed, Signer
 from potd.wire.ids import NO_BLOB, account_id, digest
 from potd.wire.rounds import Measured, Named, Outcome, Step
-from tests.ledger.world import PEOPLE, VALIDATORS, World, blob, spec
+from tests.ledger.world import BOND, PEOPLE, VALIDATORS, World, blob, spec
 
 people = st.integers(0, PEOPLE - 1)
 amounts = st.sampled_from([0, 1, 999, 50_000, 10**6, 10**9, 10**10])
@@ -28,6 +29,7 @@ class AnyHistory(RuleBasedStateMachine):
         super().__init__()
         self.world = World()
         self.pending: list[Record] = []
+        self.keys: list[Signer] = []
         self.nonces: dict[int, int] = {}
 
     @initialize(
@@ -36,7 +38,14 @@ class AnyHistory(RuleBasedStateMachine):
         misses_max=st.integers(1, 3),
     )
     def begin(self, fee: int, lapses_max: int, misses_max: int) -> None:
-        self.world = World(fee_per_byte_micro=fee, lapses_max=lapses_max, misses_max=misses_max)
+        self.world = World(
+            fee_per_byte_micro=fee,
+            lapses_max=lapses_max,
+            misses_max=misses_max,
+            window_heights=2,
+            unbonding_heights=5,
+        )
+        self.keys = [*self.world.people]
         task = self.world.opened(1, 2, escrow_micro=500_000, rounds=8, window_rounds=2)
         assert self.world.task(task).phase == Phase.TRAINING
 
@@ -73,6 +82,45 @@ class AnyHistory(RuleBasedStateMachine):
     @rule(who=people, pick=picks, skew=skews)
     def leave(self, who: int, pick: int, skew: int) -> None:
         self.pending.append(self.world.leave(who, self.task(pick), nonce=self.nonce(who, skew)))
+
+    @rule(who=people, fresh=st.booleans(), skew=skews)
+    def stand(self, who: int, fresh: bool, skew: int) -> None:
+        self.pending.append(self.world.stand(who, self.key(fresh), nonce=self.nonce(who, skew)))
+
+    @rule(who=people, subject=people, seated=st.booleans(), skew=skews)
+    def back(self, who: int, subject: int, seated: bool, skew: int) -> None:
+        self.pending.append(self.world.back(who, subject, seated, nonce=self.nonce(who, skew)))
+
+    @rule(subject=people, seated=st.booleans())
+    def everybody_backs(self, subject: int, seated: bool) -> None:
+        """So that voices often make a quorum."""
+        for who in self.world.seated():
+            self.pending.append(self.world.back(who, subject, seated, nonce=self.nonce(who, 0)))
+
+    @rule(who=people, skew=skews)
+    def resign(self, who: int, skew: int) -> None:
+        self.pending.append(self.world.resign(who, nonce=self.nonce(who, skew)))
+
+    @rule(who=people, fresh=st.booleans(), skew=skews)
+    def rekey(self, who: int, fresh: bool, skew: int) -> None:
+        self.pending.append(self.world.rekey(who, node=self.key(fresh), nonce=self.nonce(who, skew)))
+
+    @rule(who=people, pick=st.integers(0, 40), proven=st.booleans(), skew=skews)
+    def accuse(self, who: int, pick: int, proven: bool, skew: int) -> None:
+        """Of any key that was ever used, seated or not."""
+        liar = self.keys[pick % len(self.keys)]
+        evidence = [liar.sign(Commit(0 if proven else view, 1, digest("commit", bytes([view])))) for view in (0, 1)]
+        self.pending.append(self.world.accuse(who, *evidence, nonce=self.nonce(who, skew)))
+
+    def key(self, fresh: bool) -> Signer:
+        if fresh:
+            self.keys.append(self.world.signer(f"key {len(self.keys)}"))
+        return self.keys[-1]
+
+    @rule(count=st.integers(1, 8))
+    def wait(self, count: int) -> None:
+        for _ in range(count):
+            self.world.execute()
 
     @rule(
         pick=picks,
@@ -158,7 +206,42 @@ class AnyHistory(RuleBasedStateMachine):
 
     @invariant()
     def fees_that_divide_are_shared(self) -> None:
-        assert self.world.ledger.globals().fees_micro < VALIDATORS
+        ledger = self.world.ledger
+        paid = len({seat.account for seat in ledger.validators()} - set(ledger.council().condemned))
+        assert ledger.globals().fees_micro < PEOPLE or not paid
+
+    @invariant()
+    def seats_accounts_and_keys_belong_together(self) -> None:
+        ledger, council = self.world.ledger, self.world.ledger.council()
+        seats = ledger.validators()
+        assert len({seat.account for seat in seats}) == len({seat.key for seat in seats}) == len(seats) >= 1
+        for seat in seats:
+            account = ledger.account(seat.account)
+            assert account is not None
+            assert account.node_key == seat.key
+            assert ledger.account_of(seat.key) == seat.account
+            assert seat.bond_micro == (0 if seat.account in council.condemned else BOND)
+            assert ledger.unbonding(seat.account) is None
+        coming = ledger.change()
+        for listed in (council.candidates, council.opposed, council.rotations):
+            names = [one.account for one in listed]
+            assert names == sorted(set(names))
+        taken = {seat.account for seat in (*seats, *(coming.seats if coming else ()))}
+        assert not taken & {one.account for one in council.candidates}
+        assert taken >= {*council.condemned, *council.resigning, *(one.account for one in council.opposed)}
+        assert taken >= {one.account for one in council.rotations}
+
+    @invariant()
+    def sets_change_a_little_and_late(self) -> None:
+        ledger = self.world.ledger
+        seats, coming = ledger.seats(), ledger.change()
+        assert ledger.eras().bases[-1] == seats.base
+        if coming is not None:
+            assert ledger.height < coming.height <= ledger.height + 2
+            old = {(seat.account, seat.key) for seat in seats.seats}
+            new = {(seat.account, seat.key) for seat in coming.seats}
+            changed = {account for account, _ in old ^ new}
+            assert 1 <= len(changed) <= max(1, (len(old) - 1) // 3)
 
     @invariant()
     def a_task_is_consistent(self) -> None:

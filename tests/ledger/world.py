@@ -12,8 +12,20 @@ from potd.wire.blocks import Batch, Record
 from potd.wire.codec import encode
 from potd.wire.envelope import Signed, Signer
 from potd.wire.genesis import Allotment, Genesis, Parameters, genesis_digest
-from potd.wire.ids import NO_BLOB, NOTHING, BlobRef, account_id, digest, task_id
-from potd.wire.operations import Enrol, Leave, Operation, Submit, Transfer
+from potd.wire.ids import NO_BLOB, NOTHING, BlobRef, Key, account_id, digest, task_id
+from potd.wire.operations import (
+    Accuse,
+    Back,
+    Enrol,
+    Leave,
+    Operation,
+    Possession,
+    Rekey,
+    Resign,
+    Stand,
+    Submit,
+    Transfer,
+)
 from potd.wire.rounds import Commitment, Contribution, Evaluation, Measured, Named, Outcome, Report, Seal, Step, Update
 from potd.wire.tasks import EncodingSpec, ModelSpec, OptimiserSpec, TaskSpec, payload_bytes
 
@@ -119,6 +131,45 @@ class World:
 
     def leave(self, who: int, task: bytes, *, nonce: int | None = None) -> Signed:
         return self.sign(who, Leave(self.ids[who], self._nonce(who, nonce), task))
+
+    def stand(self, who: int, by: Signer | None = None, *, nonce: int | None = None) -> Signed:
+        """Stand with one's own key, or with that of `by`."""
+        voter = by or self.people[who]
+        return self.sign(who, Stand(self.ids[who], self._nonce(who, nonce), voter.key, self.proof(voter, who)))
+
+    def back(self, who: int, subject: int, seated: bool = True, *, nonce: int | None = None) -> Signed:
+        return self.sign(who, Back(self.ids[who], self._nonce(who, nonce), self.ids[subject], seated))
+
+    def resign(self, who: int, *, nonce: int | None = None) -> Signed:
+        return self.sign(who, Resign(self.ids[who], self._nonce(who, nonce)))
+
+    def rekey(self, who: int, *, owner: Key = NOTHING, node: Signer | None = None, nonce: int | None = None) -> Signed:
+        key, proof = (NOTHING, b"") if node is None else (node.key, self.proof(node, who))
+        return self.sign(who, Rekey(self.ids[who], self._nonce(who, nonce), owner, key, proof))
+
+    def accuse(self, who: int, *evidence: Signed, nonce: int | None = None) -> Signed:
+        return self.sign(who, Accuse(self.ids[who], self._nonce(who, nonce), evidence))
+
+    def proof(self, voter: Signer, who: int) -> bytes:
+        return voter.sign(Possession(self.ids[who])).signature
+
+    def backed(self, subject: int, *authors: int, seated: bool = True) -> None:
+        assert self.reasons(*(self.back(who, subject, seated) for who in authors)) == [""] * len(authors)
+
+    def signer(self, name: str) -> Signer:
+        """A key of nobody."""
+        return Signer(_seed(name), self.ledger.network)
+
+    def seated(self) -> list[int]:
+        """Who has a seat, in order."""
+        return [self.ids.index(seat.account) for seat in self.ledger.validators()]
+
+    def until_changed(self) -> None:
+        """The change that is pending has taken over."""
+        change = self.ledger.change()
+        assert change is not None
+        while self.ledger.height < change.height:
+            self.execute()
 
     def opened(self, *miners: int, escrow_micro: int = 100_000_000, units: int = 1, **changes: Any) -> bytes:
         """A submitted task, and these miners enrolled for it."""
