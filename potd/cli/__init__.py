@@ -30,6 +30,7 @@ _FAMILIES = {
     "enrol": "operations",
     "leave": "operations",
     "transfer": "operations",
+    "validators": "validators",
     "fetch": "models",
     "devnet": "devnet",
     "demo": "demo",

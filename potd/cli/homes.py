@@ -15,11 +15,10 @@ from potd.cli.options import home_option, parse_amount, print_json
 from potd.cli.text import amount, pairs
 from potd.config.addresses import is_address, peer_id
 from potd.config.genesis import genesis_text, parse_genesis, parse_key, read_genesis, write_genesis
-from potd.config.home import Home, new_seed, public_key, read_key, write_atomically, write_key
+from potd.config.home import Home, new_seed, public_key, read_account, read_key, write_atomically, write_key
 from potd.config.mistakes import ConfigError
 from potd.config.settings import ROLES, config_text, load_config
 from potd.wire.genesis import PROTOCOL, Allotment, Genesis, Parameters, genesis_digest
-from potd.wire.ids import account_id
 
 
 @click.command()
@@ -99,7 +98,7 @@ def key(home: Path, as_json: bool, public: bool) -> None:
     if public:
         click.echo(own.hex())
     elif as_json:
-        print_json({"account": account_id(own).hex(), "public_key": own.hex(), "peer_id": peer_id(own)})
+        print_json({"account": read_account(Home(home)).hex(), "public_key": own.hex(), "peer_id": peer_id(own)})
     else:
         click.echo(_identity(Home(home)))
 
@@ -158,7 +157,7 @@ def genesis(
 
 def _identity(place: Home) -> str:
     own = public_key(read_key(place.key))
-    return pairs([("account", account_id(own).hex()), ("public key", own.hex()), ("peer id", peer_id(own))])
+    return pairs([("account", read_account(place).hex()), ("public key", own.hex()), ("peer id", peer_id(own))])
 
 
 def _from_here(entry: str) -> str:

@@ -80,7 +80,7 @@ def submit(file: Path, escrow: int | None, check: bool, home: Path, as_json: boo
     # In the home, so that the daemon takes the files over by renaming them.
     with tempfile.TemporaryDirectory(prefix=".submit-", dir=home) as folder:
         paths = publish(prepared, Path(folder))
-        answer = _ask_operation(
+        answer = ask_operation(
             home,
             "submit",
             patience_s,
@@ -110,7 +110,7 @@ def enrol(task: str, units: int | None, home: Path, as_json: bool, patience_s: f
         potd enrol 3fa9 --units 4
     """
     fields: dict[str, Any] = {} if units is None else {"units": units}
-    _operation(home, "enrol", "enrolled", as_json, patience_s, task=find_task(home, task, patience_s), **fields)
+    operation(home, "enrol", "enrolled", as_json, patience_s, task=find_task(home, task, patience_s), **fields)
 
 
 @click.command()
@@ -125,7 +125,7 @@ def leave(task: str, home: Path, as_json: bool, patience_s: float) -> None:
     Example:
         potd leave digits
     """
-    _operation(home, "leave", "left", as_json, patience_s, task=find_task(home, task, patience_s))
+    operation(home, "leave", "left", as_json, patience_s, task=find_task(home, task, patience_s))
 
 
 @click.command()
@@ -145,18 +145,19 @@ def transfer(to: str, units: int, memo: str, home: Path, as_json: bool, patience
     if len(memo.encode()) > 64:
         raise click.UsageError(f"a memo of {len(memo.encode())} bytes, at most 64")
     done = f"paid {amount(units)} units to {to[:8]}"
-    _operation(home, "transfer", done, as_json, patience_s, to=to, amount_micro=units, memo=memo)
+    operation(home, "transfer", done, as_json, patience_s, to=to, amount_micro=units, memo=memo)
 
 
-def _operation(home: Path, command: str, done: str, as_json: bool, patience_s: float, **fields: Any) -> None:
-    answer = _ask_operation(home, command, patience_s, **fields)
+def operation(home: Path, command: str, done: str, as_json: bool, patience_s: float, **fields: Any) -> None:
+    """Have the daemon ask the ledger for something, and say that it is done."""
+    answer = ask_operation(home, command, patience_s, **fields)
     if as_json:
         print_json(answer)
     else:
         click.echo(done + (f" at height {answer['height']}" if "height" in answer else ""))
 
 
-def _ask_operation(home: Path, command: str, patience_s: float, **fields: Any) -> dict[str, Any]:
+def ask_operation(home: Path, command: str, patience_s: float, **fields: Any) -> dict[str, Any]:
     """The daemon's answer. Without one, the operation may yet be executed: asking again may do it twice."""
     try:
         return ask(home, command, patience_s=patience_s, **fields)

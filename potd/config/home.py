@@ -3,7 +3,9 @@
 config.toml    what the operator chose            journal.sqlite   what this node said and executed
 genesis.toml   the network                        blobs/           models, shards and payloads, by digest
 node.key       the seed of its Ed25519 key        potd.sock        where commands reach the daemon
-potd.log       its log, and older ones            lock             held by the daemon that runs
+node.key.next  of the key that is to replace it   lock             held by the daemon that runs
+node.key.old   of the key that it replaced        potd.log         its log, and older ones
+account        its account, once its key is not the one that this is made from any more
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -20,6 +23,7 @@ from pathlib import Path
 from nacl.signing import SigningKey
 
 from potd.config.mistakes import ConfigError, why
+from potd.wire.ids import AccountId, account_id
 
 SOCKET_PATH_BYTES_MAX = 103  # sun_path holds 108 bytes on Linux and 104 on macOS, the closing zero included
 
@@ -41,6 +45,18 @@ class Home:
     @property
     def key(self) -> Path:
         return self.path / "node.key"
+
+    @property
+    def key_next(self) -> Path:
+        return self.path / "node.key.next"
+
+    @property
+    def key_old(self) -> Path:
+        return self.path / "node.key.old"
+
+    @property
+    def account(self) -> Path:
+        return self.path / "account"
 
     @property
     def blobs(self) -> Path:
@@ -109,6 +125,16 @@ def read_key(path: Path) -> bytes:
     if len(seed) != 32 or len(text) != 64:
         raise ConfigError([f"{path}: a key file holds 64 hexadecimal digits and nothing else"])
     return seed
+
+
+def read_account(home: Home) -> AccountId:
+    """The account of a node, whose name outlives its keys. Raises ConfigError if it, or the key, cannot be read."""
+    if not home.account.exists():
+        return account_id(public_key(read_key(home.key)))
+    text = home.account.read_text(errors="replace").strip()
+    if not re.fullmatch("[0-9a-f]{64}", text):
+        raise ConfigError([f"{home.account}: holds an account's 64 hexadecimal digits and nothing else"])
+    return bytes.fromhex(text)
 
 
 def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:

@@ -6,6 +6,9 @@ a long queue is no reason to give up a primary that works it off. [4.4, 4.5.2]
 
 from __future__ import annotations
 
+from potd.consensus.pace import Pace
+
+SLOT = "slot "
 DOUBLINGS_MAX = 8  # patience grows no further; 2^8 times the genesis value is hours of nothing
 
 
@@ -16,8 +19,9 @@ class Patience:
     allows, views that bring one height each would follow each other for ever.
     """
 
-    def __init__(self, base_ticks: int) -> None:
+    def __init__(self, base_ticks: int, members: int) -> None:
         self._base = base_ticks
+        self._pace = Pace(base_ticks, members)
         self._due: dict[str, None] = {}  # oldest first
         self._waited = 0  # ticks for the oldest
         self._leaving: int | None = None  # ticks since a quorum left for our next view; None before
@@ -33,21 +37,25 @@ class Patience:
     def settle(self, key: str) -> None:
         if key not in self._due:
             return
+        if not key.startswith(SLOT):  # a slot is the primary's own; what it was to bring is what counts
+            self._pace.came()
         if next(iter(self._due)) == key:
             self._waited = 0
         del self._due[key]
 
     def settle_slots(self, height: int) -> None:
         """Nothing up to this height is due any more."""
-        for key in [key for key in self._due if key.startswith("slot ") and int(key[5:]) <= height]:
+        for key in [key for key in self._due if key.startswith(SLOT) and int(key[len(SLOT) :]) <= height]:
             self.settle(key)
 
     def late(self) -> str:
-        """A tick within a view. What has taken too long, if anything has."""
-        if not self._due:
-            return ""
-        self._waited += 1
-        return next(iter(self._due)) if self._waited >= self.ticks() else ""
+        """A tick within a view. Why its primary is given up, if it is."""
+        self._pace.tick(any(not key.startswith(SLOT) for key in self._due))
+        if self._due:
+            self._waited += 1
+            if self._waited >= self.ticks():
+                return f"{self.ticks()} ticks without {next(iter(self._due))}"
+        return self._pace.slow()
 
     def begin_leaving(self) -> None:
         """A quorum has left for our next view: now its primary is timed. [4.5.2]"""
@@ -77,8 +85,9 @@ class Patience:
         afresh."""
         self._leaving = None
         self._waited = 0
-        self._due = dict.fromkeys(key for key in self._due if not key.startswith("slot "))
+        self._due = dict.fromkeys(key for key in self._due if not key.startswith(SLOT))
+        self._pace.entered()
 
 
 def slot_key(seq: int) -> str:
-    return f"slot {seq}"
+    return f"{SLOT}{seq}"

@@ -39,8 +39,8 @@ from potd.consensus.events import (
 from potd.consensus.patience import Patience, slot_key
 from potd.consensus.quorum import Group
 from potd.consensus.restart import recall
-from potd.consensus.retransmission import votes_again
-from potd.consensus.slots import Ballot, Log, order_in
+from potd.consensus.retransmission import refusals_again, votes_again
+from potd.consensus.slots import Ballot, Log, Slot, order_in
 from potd.consensus.view_change import NULL_DIGEST, Carried, carry_over, new_view_fault, view_change_fault
 from potd.wire.blocks import NULL, Batch, Certificate, Header
 from potd.wire.consensus import (
@@ -69,7 +69,7 @@ class Replica:
         self.stable = 0
         self.certificate: Certificate | None = None
         self.executed = 0
-        self._patience = Patience(patience_ticks)
+        self._patience = Patience(patience_ticks, len(group.keys))
         self._window = window
         self._log = Log(window)
         self._checkpoints = Checkpoints()
@@ -156,7 +156,7 @@ class Replica:
             case Status():
                 return self._on_status(message)
             case Refusal():
-                return []  # evidence for the ledger; it moves no vote here
+                return self._on_refusal(message)
             case _:
                 return [Reject(message.sender, f"{type(body).__name__} is not for consensus")]
 
@@ -250,19 +250,64 @@ class Replica:
     def _on_judged(self, event: Judged) -> list[Effect]:
         slot = self._log.get(event.seq)
         ballot = slot.ballots.get(event.view) if slot else None
-        if ballot is None or ballot.order is None or not self._current(event.view, event.seq):
-            return []  # the view or the checkpoint has moved on meanwhile
+        if slot is None or ballot is None or ballot.order is None:
+            return []  # the checkpoint has moved on meanwhile
         if ballot.judged or ballot.order.body.batch != event.digest:
             return []
         if event.reason:
-            if self.key in ballot.commits or slot is None or slot.chosen is not None:
-                return []  # a quorum has agreed meanwhile; the judgement came too late to count
-            # The view change is written first: a restart between the two must not find us able to agree after all.
-            effects = self._suspect(f"refused its batch at {event.seq}: {event.reason}")
-            reason = event.reason.encode()[:256].decode(errors="ignore")
-            refusal = self.signer.sign(Refusal(event.view, event.seq, event.digest, reason))
-            return [*effects, Persist(event.seq, refusal), Broadcast(refusal)]
-        return self._prepare(ballot)
+            return self._refuse(slot, ballot, event.reason)
+        return self._prepare(ballot) if self._current(event.view, event.seq) else []
+
+    def _refuse(self, slot: Slot, ballot: Ballot, why: str) -> list[Effect]:
+        """Leave the view of a primary that orders what is wrong, and say so under our signature.
+
+        Also in a view that others have made us leave meanwhile: one judgement is a word, a quorum of them is a proof.
+        """
+        assert ballot.order is not None
+        if self.key in ballot.commits or slot.chosen is not None:
+            return []  # a quorum has agreed meanwhile; the judgement came too late to count
+        # The view change is written first: a restart between the two must not find us able to agree after all.
+        here = ballot.view == self.view and self.active
+        effects = self._suspect(f"refused its batch at {ballot.seq}: {why}") if here else []
+        ballot.judged = True
+        order = ballot.order.body
+        reason = why.encode()[:256].decode(errors="ignore")
+        word = self.signer.verified(Refusal(order.view, order.seq, order.batch, ballot.order.signed.signature, reason))
+        return [*effects, Persist(ballot.seq, word.signed), Broadcast(word.signed), *self._count_refusal(slot, word)]
+
+    def _on_refusal(self, message: Verified[Refusal]) -> list[Effect]:
+        """A judgement against an order moves no vote; but it may show us an order, and a quorum of them convicts."""
+        body = message.body
+        if body.view > self.view or not self._log.between(self.stable, body.seq):
+            return [Ignore(message.sender, "refusal outside the view or the watermarks")]
+        primary = self.group.primary(body.view)
+        if message.sender == primary:
+            return [Reject(message.sender, "refusal by the primary")]
+        slot = self._log.slot(body.seq)
+        known = slot.refusals.get(message.sender)
+        if known is not None and known.body.view >= body.view:
+            return []
+        order = order_in(body, primary)
+        if not attests(Attestation(primary, body.primary), self.signer.network, order.body):
+            return [Reject(message.sender, "refusal without the primary's signature")]
+        effects = self._count_refusal(slot, message)
+        if not self._current(body.view, body.seq):
+            return effects
+        ballot = slot.ballot(body.view)
+        if ballot.order is None:
+            ballot.order = order
+            return effects + self._consider(ballot)
+        return effects + self._compare_orders(ballot.order, order)
+
+    def _count_refusal(self, slot: Slot, message: Verified[Refusal]) -> list[Effect]:
+        """A quorum of refusals holds f + 1 honest ones: no correct primary's order meets with so many."""
+        slot.refusals[message.sender] = message
+        refused = slot.refused(message.body)
+        if len(refused) != self.group.quorum:
+            return []
+        order = order_in(message.body, self.group.primary(message.body.view))
+        evidence = (order.signed, *(one.signed for one in refused))
+        return [Accuse(order.sender, "a quorum refused its batch", evidence)]
 
     def _prepare(self, ballot: Ballot) -> list[Effect]:
         """Agree to the order. The primary's order is its agreement. [4.2]"""
@@ -452,7 +497,7 @@ class Replica:
         elif self.active:
             late = self._patience.late()
             if late:
-                effects += self._suspect(f"{self.patience()} ticks without {late}")
+                effects += self._suspect(late)
         elif self._patience.late_view():
             ticks = self.patience()
             self._patience.failed()
@@ -611,6 +656,7 @@ class Replica:
         effects += [
             Send(peer, one.signed) for one in self._checkpoints.own(self.key) if one.body.height > theirs.stable
         ]
+        effects += refusals_again(peer, theirs, self.key, self._log)
         if self.active and theirs.view == self.view and not theirs.changing:
             effects += votes_again(peer, theirs, self.key, self.view, self._log, self._batches)
         return effects

@@ -74,7 +74,8 @@ def _signed(found: Recalled, signed: Signed, stable: int, group: Group) -> None:
             if body.height > stable:
                 found.checkpoints.add(Verified(message.sender, body, signed))
         case Refusal():
-            pass
+            if body.seq > stable:
+                found.log.slot(body.seq).refusals[message.sender] = Verified(message.sender, body, signed)
         case PrePrepare() | Prepare() | Commit():
             if body.seq > stable:
                 _vote(found, message.sender, body, signed, group)

@@ -25,6 +25,15 @@ def votes_again(
     return effects
 
 
+def refusals_again(peer: Key, theirs: Status, own: Key, log: Log) -> list[Effect]:
+    """Our judgements against orders that are not permanent there, whatever the view: a proof may want them."""
+    return [
+        Send(peer, slot.refusals[own].signed)
+        for slot in log.slots()
+        if slot.seq > theirs.stable and own in slot.refusals
+    ]
+
+
 def _slot_again(peer: Key, slot: Slot, own: Key, view: int, batches: Mapping[Digest, Batch]) -> list[Effect]:
     ballot = slot.ballots.get(view)
     if ballot is None:

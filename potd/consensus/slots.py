@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from potd.consensus.quorum import Group
 from potd.wire.codec import encode
-from potd.wire.consensus import Commit, Prepare, Prepared, PrePrepare
+from potd.wire.consensus import Commit, Prepare, Prepared, PrePrepare, Refusal
 from potd.wire.envelope import Signed, Verified, attestation_of
 from potd.wire.ids import Digest, Key
 
@@ -66,11 +66,18 @@ class Slot:
     chosen: Digest | None = None  # what a quorum has committed
     delivered: bool = False
     kept: set[Digest] = field(default_factory=set)  # batches that were written down for this slot
+    refusals: dict[Key, Verified[Refusal]] = field(default_factory=dict)  # each replica's newest, so that it is bounded
 
     def ballot(self, view: int) -> Ballot:
         if view not in self.ballots:
             self.ballots[view] = Ballot(view, self.seq)
         return self.ballots[view]
+
+    def refused(self, one: Refusal) -> list[Verified[Refusal]]:
+        """The judgements against this very order, by key."""
+        refusals = [self.refusals[key] for key in sorted(self.refusals)]
+        order = (one.view, one.batch, one.primary)
+        return [other for other in refusals if (other.body.view, other.body.batch, other.body.primary) == order]
 
 
 class Log:
@@ -100,7 +107,7 @@ class Log:
             del self._slots[old]
 
 
-def order_in(prepare: Prepare, primary: Key) -> Verified[PrePrepare]:
-    """The primary's order as a backup's agreement carries it; its signature is yet to be checked."""
-    body = PrePrepare(prepare.view, prepare.seq, prepare.batch)
-    return Verified(primary, body, Signed(primary, encode(body), prepare.primary))
+def order_in(judgement: Prepare | Refusal, primary: Key) -> Verified[PrePrepare]:
+    """The primary's order as a backup's agreement or refusal carries it; its signature is yet to be checked."""
+    body = PrePrepare(judgement.view, judgement.seq, judgement.batch)
+    return Verified(primary, body, Signed(primary, encode(body), judgement.primary))

@@ -348,8 +348,8 @@ def _forgotten(council: Council, gone: set[AccountId]) -> Council:
 def _plan(work: Working) -> None:
     """Put what is approved into a change, as much as may change at once; the rest waits for the next one.
 
-    No more than f seats, of the set that gives way, are different: so as many of the others as make a quorum carry
-    over what was agreed. A network too small for any f changes one at a time.
+    No more than f seats, of the set that gives way, are different: so a quorum of it carries over what was agreed. A
+    network too small for any f changes one at a time.
     """
     council, seats = work.council(), work.seats
     quorum, room = quorum_of(len(seats)), max(1, (len(seats) - 1) // 3)
@@ -362,7 +362,7 @@ def _plan(work: Working) -> None:
             del planned[name]
             room -= 1
     for rotation in council.rotations:
-        if room and rotation.account in planned and rotation.account not in leaving:
+        if room and rotation.account in planned:
             planned[rotation.account] = replace(planned[rotation.account], key=rotation.key)
             room -= 1
             council = replace(council, rotations=_without(council.rotations, {rotation.account}))

@@ -318,7 +318,9 @@ def _changed(task: Task, miners: Mapping[AccountId, Miner]) -> Task:
 
 
 def _reports(work: Working, signed: Sequence[Signed], task: TaskId, number: int, step: Step) -> list[Report]:
-    """What the validators report on this step of this round, one report each. Their signatures have been checked."""
+    """What the validators report on this step of this round, one report each. Their signatures have been checked.
+
+    The validators are those who decide this height, also where others sealed the round or reported on it."""
     keys = {seat.key for seat in work.seats}
     reports: list[Report] = []
     for one in signed:

@@ -28,7 +28,7 @@ class Case:
 
 
 class Court:
-    """The proposals of one view, by seq."""
+    """The proposals of this view and of the one before, by view and seq: what was wrong there is still said."""
 
     def __init__(self, network: Digest, parameters: Parameters, desks: Desks, agenda: Agenda) -> None:
         self._network = network
@@ -51,9 +51,9 @@ class Court:
             touched |= touches(record)
         return ""
 
-    def close_all(self) -> None:
-        """The view is over."""
-        self._cases.clear()
+    def entered(self, view: int) -> None:
+        """What was proposed before the last view is judged no more."""
+        self._cases = {at: case for at, case in self._cases.items() if at[0] >= view - 1}
 
     def sit(self, height: int, trusted: bool) -> tuple[list[Marked], list[Judged]]:
         """What can be told by now, and what must be worked out for the rest.

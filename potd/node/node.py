@@ -94,12 +94,12 @@ class Node:
         self.settings = settings
         self.signer = signer
         self.network = genesis_digest(genesis)
-        self.account: AccountId = account_id(signer.key)
         self._golden = golden
         if restored.header is None:
             self.ledger: Ledger = genesis_ledger(genesis)
         else:
             self.ledger = Ledger.from_entries(restored.entries, restored.header)
+        self.account: AccountId = self.ledger.account_of(signer.key)
         self.parameters: Parameters = self.ledger.parameters()
         keys = tuple(seat.key for seat in self.ledger.validators())
         self.group = Group(self.network, keys)
@@ -386,10 +386,10 @@ class Node:
                 return self._on_certified(certificate)
             case pbft.Enter(view, primary, reason):
                 self._agenda.view_changed()
+                self._court.entered(view)
                 text = f"entered view {view}: primary {short(primary)}, {reason}"
                 return [self._log(text), *self._from_rounds(self._desks.entered(view, primary))]
             case pbft.Suspect(view, primary, reason):
-                self._court.close_all()
                 text = f"gave up view {view} of primary {short(primary)}: {reason}"
                 return [self._log(text, logging.WARNING), *self._from_rounds(self._desks.entered(view, None))]
             case pbft.FetchBatch(digest):

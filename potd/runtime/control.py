@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from potd.config import Home
+from potd.config import ConfigError, Home, read_key
 from potd.ledger.entries import Task
 from potd.ledger.tasks import escrow_min_micro
 from potd.node.events import OperationAsked, Store, Tell
@@ -28,13 +28,24 @@ from potd.node.node import Node
 from potd.runtime.blobs import BlobStore
 from potd.runtime.fetcher import Fetcher
 from potd.runtime.pump import Pump
-from potd.runtime.views import balance_view, task_detail, task_view, tasks_view
+from potd.runtime.views import balance_view, task_detail, task_view, tasks_view, validators_view
 from potd.wire.blobs import read_blob
 from potd.wire.blocks import header_digest, record_digest
 from potd.wire.codec import Malformed, decode, encode
 from potd.wire.envelope import Signed, Signer
-from potd.wire.ids import BlobRef, Digest, account_id, task_id
-from potd.wire.operations import Enrol, Leave, Operation, Submit, Transfer
+from potd.wire.ids import NOTHING, BlobRef, Digest, account_id, task_id
+from potd.wire.operations import (
+    Back,
+    Enrol,
+    Leave,
+    Operation,
+    Possession,
+    Rekey,
+    Resign,
+    Stand,
+    Submit,
+    Transfer,
+)
 from potd.wire.tasks import Manifest, TaskSpec
 
 log = logging.getLogger(__name__)
@@ -183,6 +194,16 @@ class Control:
                 yield await self._operate(question, lambda nonce: Leave(self._node.account, nonce, task))
             case "transfer":
                 yield await self._transfer(question)
+            case "validators":
+                yield validators_view(self._node)
+            case "stand":
+                yield await self._stand(question)
+            case "back":
+                yield await self._back(question)
+            case "resign":
+                yield await self._operate(question, lambda nonce: Resign(self._node.account, nonce))
+            case "rotate":
+                yield await self._rotate(question)
             case "fetch":
                 yield await self._fetch(self._task(question).id)
             case "stop":
@@ -297,6 +318,36 @@ class Control:
             raise _No(REFUSED, f"{to.hex()} is the public key of account {account_id(to).hex()}: pay the account")
         self._check_balance("a transfer", amount)
         return await self._operate(question, lambda nonce: Transfer(self._node.account, nonce, to, amount, memo))
+
+    async def _stand(self, question: Mapping[str, Any]) -> Answer:
+        self._check_balance("a bond", self._node.parameters.seat_bond_micro)
+        proof = self._possession(self._signer)
+        return await self._operate(question, lambda nonce: Stand(self._node.account, nonce, self._signer.key, proof))
+
+    async def _back(self, question: Mapping[str, Any]) -> Answer:
+        subject, seated = _name(question, "subject"), question.get("seated")
+        if type(seated) is not bool:
+            raise _No(REFUSED, f"'seated' is {seated!r}, neither true nor false")
+        return await self._operate(question, lambda nonce: Back(self._node.account, nonce, subject, seated))
+
+    async def _rotate(self, question: Mapping[str, Any]) -> Answer:
+        """Ask for the key in node.key.next instead of ours. It takes over as owner key as well where ours is both."""
+        if not self._home.key_next.exists():
+            raise _No(CONFIGURATION, f"{self._home.key_next}: there is none; `potd validators rotate` makes it")
+        try:
+            coming = Signer(read_key(self._home.key_next), self._node.network)
+        except ConfigError as error:
+            raise _No(CONFIGURATION, "; ".join(error.problems)) from None
+        if self._node.ledger.account_of(coming.key) == self._node.account:
+            return {"key": coming.key.hex(), "height": self._node.height}  # asked for, and executed, before
+        held = self._node.ledger.account(self._node.account)
+        both = held is not None and held.owner_key == held.node_key
+        owner, proof = coming.key if both else NOTHING, self._possession(coming)
+        answer = await self._operate(question, lambda nonce: Rekey(self._node.account, nonce, owner, coming.key, proof))
+        return {"key": coming.key.hex(), **answer}
+
+    def _possession(self, of: Signer) -> bytes:
+        return of.sign(Possession(self._node.account)).signature
 
     def _check_balance(self, what: str, amount_micro: int) -> None:
         """What the ledger would refuse after a fee is refused before it."""

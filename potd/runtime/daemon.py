@@ -35,6 +35,7 @@ from potd.runtime.libp2p import Libp2pNetwork
 from potd.runtime.logs import SAID, open_log, set_level
 from potd.runtime.pump import Pump
 from potd.runtime.refusals import Refusals
+from potd.runtime.succession import succeed
 from potd.runtime.timing import Timing
 from potd.runtime.views import node_view
 from potd.runtime.workers import NICE, Worker, WorkerCommand, WorkerUnfit
@@ -70,9 +71,13 @@ def run(config: Config) -> int:
     os.umask(0o077)
     try:
         open_log(config)
-        seed = read_key(config.home.key)
         genesis = read_genesis(config.home.genesis)
         with locked(config.home):
+            if succeed(config.home, genesis_digest(genesis)):
+                log.warning(
+                    "the key in node.key.next has taken over; the one before it lies in %s", config.home.key_old
+                )
+            seed = read_key(config.home.key)
             uvloop.run(_live(config, genesis, seed))
     except BaseException as error:
         return _said(error)

@@ -10,7 +10,7 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -62,7 +62,8 @@ class Recovered:
 class Journal:
     """An open journal. `commit` is called from one thread at a time; `blocks` and `batch` from any."""
 
-    def __init__(self, path: Path, writer: sqlite3.Connection, reader: sqlite3.Connection) -> None:
+    def __init__(self, path: Path, key: Key, writer: sqlite3.Connection, reader: sqlite3.Connection) -> None:
+        self.key = key  # of the node whose journal it is
         self._path = path
         self._writer = writer
         self._reader = reader
@@ -90,6 +91,16 @@ class Journal:
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
                 raise
+
+    def pass_on(self, key: Key) -> None:
+        """Go on as the journal of another key, and forget what the present one has said: none of it binds the other."""
+        with _disk(self._path):
+            self._writer.execute("BEGIN IMMEDIATE")
+            self._writer.execute("DELETE FROM records")
+            self._writer.execute("DELETE FROM notes")
+            self._writer.execute("UPDATE about SET data = ? WHERE name = 'key'", (key,))
+            self._writer.execute("COMMIT")
+        self.key = key
 
     def recover(self) -> Recovered:
         """Everything that a node needs to go on. Raises JournalError if what is here cannot be read."""
@@ -185,17 +196,17 @@ class Journal:
         )
 
 
-def open_journal(path: Path, network: Digest, key: Key) -> Journal:
-    """The journal at `path`, made if there is none.
+def open_journal(path: Path, network: Digest, *keys: Key) -> Journal:
+    """The journal at `path`, of one of these keys; made for the first of them if there is none.
 
     Raises JournalError if it is damaged, of another release, another network or another node; OSError if the disk
     fails. In either case what was there is as it was.
     """
-    fresh = not path.exists() or path.stat().st_size == 0
+    fresh, key = not path.exists() or path.stat().st_size == 0, keys[0]
     with _disk(path):
         try:
             if not fresh:
-                _check(path, network, key)
+                key = _check(path, network, keys)
             writer = _connect(path)
             if fresh:
                 _make(writer, network, key)
@@ -205,11 +216,11 @@ def open_journal(path: Path, network: Digest, key: Key) -> Journal:
             if _is_disk_fault(error):
                 raise
             raise JournalError(_corrupt(path, str(error))) from None
-    return Journal(path, writer, reader)
+    return Journal(path, key, writer, reader)
 
 
-def _check(path: Path, network: Digest, key: Key) -> None:
-    """Refuse a journal that is not ours to go on with, before anything is written to it."""
+def _check(path: Path, network: Digest, keys: Sequence[Key]) -> Key:
+    """Refuse a journal that is not ours to go on with, before anything is written to it. Returns whose it is."""
     # Read-only, so that closing it moves nothing from the write-ahead log into a damaged file.
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)
     try:
@@ -232,11 +243,12 @@ def _check(path: Path, network: Digest, key: Key) -> None:
             f"{path}: the journal of network {short(about.get('network', b''))}, and genesis.toml describes "
             f"{short(network)}; use another home for another network"
         )
-    if about.get("key") != key:
+    if about.get("key") not in keys:
         raise JournalError(
-            f"{path}: the journal of node {short(about.get('key', b''))}, and node.key is that of {short(key)}; "
+            f"{path}: the journal of node {short(about.get('key', b''))}, and node.key is that of {short(keys[0])}; "
             "put the old key back, or use another home: two keys must not share what one of them has said"
         )
+    return about["key"]
 
 
 def _make(connection: sqlite3.Connection, network: Digest, key: Key) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from potd.ledger.entries import Phase, Task
 from potd.node.node import Node
+from potd.wire.consensus import quorum_of
 from potd.wire.ids import AccountId
 from potd.wire.jobs import Aggregate, Apply, Evaluate, Job, Train
 
@@ -86,6 +87,54 @@ def balance_view(node: Node, account: AccountId) -> dict[str, Any]:
         "earned_micro": earned_micro(node, account),
         "known": held is not None,
     }
+
+
+def validators_view(node: Node) -> dict[str, Any]:
+    """Who has a seat, who stands for one, and what is about to change."""
+    ledger = node.ledger
+    council, seats, change = ledger.council(), ledger.validators(), ledger.change()
+    opposed = {one.account: one.opposers for one in council.opposed}
+    rotating = {one.account: one.key for one in council.rotations}
+    told: dict[str, Any] = {
+        "height": node.height,
+        "quorum": quorum_of(len(seats)),
+        "seat_bond_micro": node.parameters.seat_bond_micro,
+        "validators": [
+            {
+                "account": seat.account.hex(),
+                "key": seat.key.hex(),
+                "bond_micro": seat.bond_micro,
+                "since_height": seat.since_height,
+                "resigning": seat.account in council.resigning,
+                "guilty": seat.account in council.condemned,
+                "key_next": rotating[seat.account].hex() if seat.account in rotating else None,
+                "opposers": [name.hex() for name in opposed.get(seat.account, ())],
+                "mine": seat.account == node.account,
+            }
+            for seat in seats
+        ],
+        "candidates": [
+            {
+                "account": one.account.hex(),
+                "key": one.key.hex(),
+                "bond_micro": one.bond_micro,
+                "since_height": one.since_height,
+                "backers": [name.hex() for name in one.backers],
+                "mine": one.account == node.account,
+            }
+            for one in council.candidates
+        ],
+        "change": None,
+    }
+    if change is not None:
+        told["change"] = {
+            "height": change.height,
+            "validators": [{"account": seat.account.hex(), "key": seat.key.hex()} for seat in change.seats],
+        }
+    unbonding = ledger.unbonding(node.account)
+    if unbonding is not None:
+        told["unbonding"] = {"amount_micro": unbonding.amount_micro, "due_height": unbonding.due_height}
+    return told
 
 
 def earned_micro(node: Node, account: AccountId) -> int:

@@ -108,11 +108,13 @@ def can_change_views(validators: int, window: int) -> bool:
 @message(67)
 @dataclass(frozen=True)
 class Refusal:
-    """A backup's judgement against a proposal, kept as evidence."""
+    """A backup's judgement against the order. Carries the primary's signature, as an agreement does: who has not seen
+    the order learns of it, and a quorum of them proves it wrong."""
 
     view: U63
     seq: U63
     batch: Digest
+    primary: Signature
     reason: Annotated[str, Size(1, 256)]
 
 

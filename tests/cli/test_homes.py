@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import pytest
 
 from potd.cli import main
 from potd.config.genesis import read_genesis
-from potd.config.home import public_key, read_key
+from potd.config.home import Home, public_key, read_key, write_key
 from potd.config.settings import load_config
 from potd.wire.genesis import Allotment, genesis_digest
+from potd.wire.ids import account_id
 from tests.cli.conftest import Command
 
 KEYS = [public_key(bytes([number]) * 32).hex() for number in range(4)]
@@ -123,3 +125,17 @@ def test_completion_is_printed_for_every_shell(potd: Command, shell: str) -> Non
 def test_what_makes_no_sense_exits_with_2(potd: Command, tmp_path: Path) -> None:
     for words in (["nonsense"], ["genesis"], ["start", "--role", "king"], ["transfer", "abc", "1"]):
         assert potd(*words).exit_code == 2, words
+
+
+def test_an_account_keeps_its_name_when_its_key_is_replaced(potd: Command, home: Path) -> None:
+    place = Home(home)
+    write_key(place.key, bytes(32))
+    assert (
+        json.loads(potd("key", "--home", home, "--json").output)["account"] == account_id(public_key(bytes(32))).hex()
+    )
+    place.account.write_text("ab" * 32 + "\n")
+    told = json.loads(potd("key", "--home", home, "--json").output)
+    assert (told["account"], told["public_key"]) == ("ab" * 32, public_key(bytes(32)).hex())
+    assert "ab" * 32 in potd("key", "--home", home).output
+    place.account.write_text("ab\n")
+    assert potd("key", "--home", home).exit_code == 1

@@ -9,7 +9,7 @@ from potd.consensus.events import Broadcast, Effect, Held, Judged, Persist, Rece
 from potd.consensus.replica import Replica
 from potd.wire.blocks import Batch, Certificate, Header, batch_digest
 from potd.wire.codec import decode
-from potd.wire.consensus import WORDS, Commit, NewView, Prepare, Prepared, PrePrepare, ViewChange
+from potd.wire.consensus import WORDS, Commit, NewView, Prepare, Prepared, PrePrepare, Refusal, ViewChange
 from potd.wire.envelope import Signed, Verified, attestation_of
 from tests.consensus.cluster import batch_of, group, signer
 
@@ -34,6 +34,13 @@ def order(batch: Batch, seq: int = 1, view: int = 0, size: int = 4) -> Verified[
 def agreement(index: int, batch: Batch, seq: int = 1, view: int = 0, size: int = 4) -> Verified[Prepare]:
     signature = order(batch, seq, view, size).signed.signature
     return signer(index).verified(Prepare(view, seq, batch_digest(batch), signature))
+
+
+def refusal(
+    index: int, batch: Batch, seq: int = 1, view: int = 0, size: int = 4, reason: str = "another sum"
+) -> Verified[Refusal]:
+    signature = order(batch, seq, view, size).signed.signature
+    return signer(index).verified(Refusal(view, seq, batch_digest(batch), signature, reason))
 
 
 def commitment(index: int, batch: Batch, seq: int = 1, view: int = 0) -> Verified[Commit]:

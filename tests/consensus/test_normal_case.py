@@ -38,6 +38,7 @@ from tests.consensus.parts import (
     order,
     persisted,
     propose,
+    refusal,
     replica,
     said,
     sent,
@@ -242,19 +243,18 @@ def test_a_refusal_is_signed_and_the_primary_given_up() -> None:
     backup.step(Received(order(A)))
     backup.step(Held(name, A))
     effects = backup.step(Judged(0, 1, name, "another sum"))
-    assert sent(effects, Refusal) == [Refusal(0, 1, name, "another sum")]
+    assert sent(effects, Refusal) == [refusal(1, A).body]
     assert not sent(effects, Prepare)
     written = [one.payload for one in persisted(effects) if isinstance(one, Signed)]
-    view_change, refusal = signer(1).sign(ViewChange(1, 0, (), ())), signer(1).sign(Refusal(0, 1, name, "another sum"))
-    assert written == [view_change.payload, refusal.payload]
+    assert written == [signer(1).sign(ViewChange(1, 0, (), ())).payload, refusal(1, A).signed.payload]
 
 
 def test_a_reason_of_any_length_and_script_fits_a_refusal() -> None:
     backup, name = replica(1), batch_digest(A)
     backup.step(Received(order(A)))
     backup.step(Held(name, A))
-    [refusal] = sent(backup.step(Judged(0, 1, name, "θ" * 300)), Refusal)
-    assert refusal.reason == "θ" * 128
+    [word] = sent(backup.step(Judged(0, 1, name, "θ" * 300)), Refusal)
+    assert word.reason == "θ" * 128
 
 
 def test_a_judgement_that_comes_after_the_agreement_of_a_quorum_refuses_nothing() -> None:

@@ -46,7 +46,7 @@ SAID = (
     HEADER,
     ViewChange(1, 0, (), ()),
     NewView(1, (SIGNER.sign(ViewChange(1, 0, (), ())),), ()),
-    Refusal(0, 1, ORDER.batch, "no"),
+    Refusal(0, 1, ORDER.batch, bytes(64), "no"),
     Status(0, False, 0, 0),
     REPORT,
     Draft(0, TASK, 1, Step.UPDATE.value, (SIGNER.sign(REPORT),)),

@@ -49,9 +49,9 @@ LIES = {
     "two orders": (PrePrepare(3, 250, A), PrePrepare(3, 250, B)),
     "two agreements": (Prepare(3, 250, A, bytes(64)), Prepare(3, 250, B, bytes(64))),
     "two commits": (Commit(3, 250, A), Commit(3, 250, B)),
-    "an agreement to what it refused": (Prepare(3, 250, A, bytes(64)), Refusal(3, 250, A, "wrong")),
-    "an agreement beside a refusal of another": (Refusal(3, 250, B, "wrong"), Prepare(3, 250, A, bytes(64))),
-    "two refusals": (Refusal(3, 250, A, "wrong"), Refusal(3, 250, A, "very wrong")),
+    "an agreement to what it refused": (Prepare(3, 250, A, bytes(64)), Refusal(3, 250, A, bytes(64), "wrong")),
+    "an agreement beside a refusal of another": (Refusal(3, 250, B, bytes(64), "wrong"), Prepare(3, 250, A, bytes(64))),
+    "two refusals": (Refusal(3, 250, A, bytes(64), "wrong"), Refusal(3, 250, A, bytes(64), "very wrong")),
     "two states": (HEADER, replace(HEADER, state=B)),
     "two view changes": (view_change(3, 200), view_change(3, 210)),
     "two view changes of one stable height": (view_change(3, 210), view_change(3, 210, salt=1)),
@@ -68,7 +68,7 @@ HONEST = {
         Prepare(3, 250, A, bytes(63) + b"\x01"),
     ),
     "commits in two views": (Commit(3, 250, A), Commit(4, 250, B)),
-    "an agreement in the next view": (Refusal(3, 250, A, "wrong"), Prepare(4, 250, A, bytes(64))),
+    "an agreement in the next view": (Refusal(3, 250, A, bytes(64), "wrong"), Prepare(4, 250, A, bytes(64))),
     "states of two heights": (HEADER, replace(HEADER, height=8, state=B)),
     "view changes to two views": (view_change(3, 200), view_change(4, 210)),
     "view changes to one view in two eras": (view_change(3, 199), view_change(3, 200)),
@@ -132,7 +132,9 @@ def test_drafts_and_what_is_no_answer_prove_nothing() -> None:
 
 
 def refused(seq: int, *refusers: int, batch: bytes = A, view: int = 3) -> list[Signed]:
-    by_key = sorted((SIGNERS[who].sign(Refusal(view, seq, batch, f"wrong {who}")) for who in refusers), key=_key)
+    by_key = sorted(
+        (SIGNERS[who].sign(Refusal(view, seq, batch, bytes(64), f"wrong {who}")) for who in refusers), key=_key
+    )
     return [LIAR.sign(PrePrepare(3, seq, A)), *by_key]
 
 
@@ -174,5 +176,5 @@ def test_refusals_twice_out_of_order_by_the_accused_or_of_something_else_prove_n
 
 def test_a_forged_refusal_proves_nothing() -> None:
     order, first, *others = refused(250, 1, 2, 3)
-    forged = replace(LIAR.sign(Refusal(3, 250, A, "wrong")), key=first.key)
+    forged = replace(LIAR.sign(Refusal(3, 250, A, bytes(64), "wrong")), key=first.key)
     assert guilt([order, forged, *others], COURT) == "evidence with a wrong signature on Refusal"

@@ -15,6 +15,7 @@ from potd.wire.consensus import PrePrepare, can_change_views, quorum_of
 from potd.wire.envelope import Signed, Signer
 from potd.wire.ids import NOTHING, account_id, digest, short
 from potd.wire.operations import Possession, Rekey, Stand, Transfer
+from potd.wire.rounds import Measured
 from tests.ledger.world import BALANCE, BOND, World, genesis
 
 WINDOW, LOCKED = 4, 6  # window_heights and unbonding_heights of the worlds here
@@ -523,3 +524,86 @@ def test_the_change_that_is_pending_is_the_one_that_takes_over() -> None:
     pending = w.ledger.change()
     assert pending is not None
     assert [seat.key for seat in pending.seats] == [seat.key for seat in change.seats]
+
+
+def test_the_voice_of_who_is_found_guilty_in_the_same_height_does_not_count() -> None:
+    w = world()
+    for who in (4, 5, 6):
+        w.execute(w.stand(who))
+        w.backed(who, *w.seated()[: quorum_of(len(w.seated()))])
+        w.until_changed()
+    w.execute(w.stand(7))
+    w.backed(7, 1, 2, 3, 4)
+    assert w.reasons(w.back(0, 7), w.accuse(1, *orders(w.people[0]))) == ["", ""]
+    change = w.ledger.change()
+    assert change is not None
+    assert [seat.account for seat in change.seats] == [w.ids[who] for who in range(1, 7)]
+
+
+def test_one_proof_is_never_used_twice_though_its_seat_is_long_gone_and_its_account_back() -> None:
+    w = world()
+    proof = orders(w.people[0])
+    w.execute(w.resign(0))
+    w.until_changed()
+    assert w.reasons(w.accuse(5, *proof)) == [""]
+    assert w.reasons(w.stand(0)) == [f"key {short(w.people[0].key)} was found guilty"]
+    w.execute(w.stand(0, w.signer("new")))
+    w.backed(0, 1, 2)
+    w.until_changed()
+    assert w.seated() == [1, 2, 3, 0]
+    assert w.reasons(w.accuse(5, *proof)) == [f"nothing is left to take from key {short(w.people[0].key)}"]
+
+
+def test_a_bond_is_taken_once_whichever_of_its_keys_are_guilty() -> None:
+    w = world()
+    new = w.signer("new")
+    w.execute(w.rekey(0, node=new))
+    w.until_changed()
+    assert w.reasons(w.accuse(5, *orders(w.people[0]))) == [""]
+    assert w.reasons(w.accuse(6, *orders(new))) == [f"nothing is left to take from key {short(new.key)}"]
+    assert w.ledger.council().condemned == (w.ids[0],)
+
+
+def test_a_key_that_has_voted_answers_for_it_also_when_its_account_has_replaced_it_since() -> None:
+    w = world()
+    w.execute(w.resign(0))
+    w.until_changed()
+    assert w.reasons(w.rekey(0, node=w.signer("new"))) == [""]
+    assert w.reasons(w.accuse(5, *orders(w.people[0]))) == [""]
+
+
+def test_a_key_that_has_waited_is_its_accounts_again_if_that_has_no_other() -> None:
+    w = world()
+    fresh = w.signer("fresh")
+    w.execute(w.stand(5, fresh))
+    w.backed(5, 0, 1, 2)
+    w.until_changed()
+    w.execute(w.resign(5))
+    w.until_changed()
+    for _ in range(LOCKED):
+        w.execute()
+    assert w.account(5).balance_micro == BALANCE
+    assert w.ledger.account_of(fresh.key) == w.ids[5]
+    assert w.reasons(w.stand(6, fresh)) == [f"key {short(fresh.key)} is another account's"]
+    assert w.reasons(w.stand(5, fresh)) == [""]
+
+
+def test_only_the_newest_eras_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seats, "ERAS_MAX", 2)
+    w = world()
+    bases = [0]
+    for name in ("a", "b"):
+        w.execute(w.rekey(0, node=w.signer(name)))
+        w.until_changed()
+        bases.append(w.ledger.height)
+    assert w.ledger.eras().bases == tuple(bases[-2:])
+
+
+def test_reports_count_if_they_are_by_who_decides_the_height_that_they_are_executed_at() -> None:
+    w = world()
+    task = w.opened(1, 2)
+    measured = [(Measured(0, 7, 9, 1),), (), (), ()]  # by one validator, who leaves
+    w.execute(w.resign(0))
+    assert w.reasons(w.evaluation(task, 0, measured)) == ["an evaluation by 1 validators, 2 are needed"]
+    w.until_changed()
+    assert w.reasons(w.evaluation(task, 0, measured)) == ["an evaluation by 0 validators, 1 are needed"]

@@ -22,7 +22,7 @@ from potd.wire.envelope import Attestation, Signed, Signer
 from potd.wire.genesis import Allotment, Genesis, Parameters, genesis_digest
 from potd.wire.ids import NOTHING, BlobRef, Key, account_id, digest
 from potd.wire.jobs import Failed
-from potd.wire.operations import Enrol, Leave, Transfer
+from potd.wire.operations import Accuse, Back, Enrol, Leave, Rekey, Resign, Stand, Transfer
 from potd.wire.rounds import Commitment, Draft, Named, Report, Step, Update
 from tests.node.world import World
 
@@ -32,7 +32,7 @@ GENESIS = Genesis(
     1,
     0,
     tuple(one.key for one in SIGNERS),
-    tuple(Allotment(one.key, 10**9) for one in SIGNERS),
+    tuple(Allotment(one.key, 10**12) for one in SIGNERS),
     Parameters(),
 )
 NETWORK = genesis_digest(GENESIS)
@@ -77,12 +77,17 @@ WORDS = (
     ViewChange(1, 5, (), ()),
     NewView(1, (PEER.sign(ViewChange(1, 0, (), ())),), ()),
     NewView(1, (PEER.sign(REPORT),), (PEER.sign(REPORT),)),
-    Refusal(0, 1, TASK, "no"),
+    Refusal(0, 1, TASK, bytes(64), "no"),
     Status(2**62, True, 2**62, 2**62),
     REPORT,
     Draft(0, TASK, 0, Step.UPDATE.value, (PEER.sign(REPORT),)),
     Draft(2**62, TASK, 2**62, 200, (PEER.sign(COMMITMENT),)),
     COMMITMENT,
+    Stand(account_id(PEER.key), 3, PEER.key, bytes(64)),
+    Back(account_id(PEER.key), 4, account_id(PEER.key), False),
+    Resign(account_id(PEER.key), 5),
+    Rekey(account_id(PEER.key), 6, NOTHING, PEER.key, b"x"),
+    Accuse(account_id(PEER.key), 7, (PEER.sign(REPORT), PEER.sign(COMMITMENT))),
 )
 
 

@@ -18,6 +18,7 @@ from potd.arithmetic.selftest import GOLDEN
 from potd.cli.control import ask
 from potd.cli.exits import Exit, Failure
 from potd.config import Home
+from potd.config.home import public_key, write_key
 from potd.node.node import Node, Settings
 from potd.runtime.blobs import BlobStore
 from potd.runtime.control import CONNECTIONS_MAX, Control
@@ -138,6 +139,45 @@ def test_operations_asked_at_once_are_all_executed(tmp_path: Path) -> None:
     async def play(bench: Bench) -> None:
         await asyncio.gather(*(bench.ask("transfer", to=to, amount_micro=1) for _ in range(8)))
         assert (await bench.ask("balance", account=to))["balance_micro"] == 8
+
+    on_bench(tmp_path, play)
+
+
+def test_a_validator_looks_at_the_seats_and_rotates_its_key(tmp_path: Path) -> None:
+    coming = public_key(b"\x07" * 32)
+
+    async def play(bench: Bench) -> None:
+        code, reason = await bench.refused("rotate")
+        assert (code, reason.split(": ", 1)[1]) == (
+            Exit.CONFIGURATION,
+            "there is none; `potd validators rotate` makes it",
+        )
+        write_key(bench.home.key_next, b"\x07" * 32)
+        assert (await bench.ask("rotate"))["key"] == coming.hex()
+        told = await bench.ask("validators")
+        (seat,) = told["validators"]
+        assert (seat["account"], seat["key"], seat["mine"]) == (ACCOUNT.hex(), OWNER.hex(), True)
+        assert seat["bond_micro"] == told["seat_bond_micro"] == Parameters().seat_bond_micro
+        assert told["change"] == {
+            "height": 1 + Parameters().window_heights,
+            "validators": [{"account": ACCOUNT.hex(), "key": coming.hex()}],
+        }
+        assert (await bench.ask("rotate"))["height"] == 1, "asked once, it is not asked again"
+        account = bench.node.ledger.account(ACCOUNT)
+        assert account is not None
+        assert (account.owner_key, account.node_key, account.nonce) == (coming, OWNER, 1)
+
+    on_bench(tmp_path, play)
+
+
+def test_who_wants_a_seat_asks_the_ledger(tmp_path: Path) -> None:
+    async def play(bench: Bench) -> None:
+        assert await bench.refused("stand") == (Exit.REFUSED, "it has a seat, or is about to have one")
+        assert await bench.refused("resign") == (Exit.REFUSED, "it is the only validator")
+        code, reason = await bench.refused("back", subject=bytes(32).hex(), seated=True)
+        assert (code, reason) == (Exit.REFUSED, "00000000 has no seat and does not stand for one")
+        code, reason = await bench.refused("back", subject=bytes(32).hex())
+        assert (code, reason) == (Exit.REFUSED, "'seated' is None, neither true nor false")
 
     on_bench(tmp_path, play)
 
