@@ -23,6 +23,7 @@ from potd.cli.options import (
 from potd.cli.text import amount, pairs, size
 from potd.wire.codec import encode
 from potd.wire.genesis import SUPPLY_MAX
+from potd.wire.operations import MEMO_BYTES_MAX
 
 if TYPE_CHECKING:
     from potd.trainer.task import Prepared
@@ -131,7 +132,7 @@ def leave(task: str, home: Path, as_json: bool, patience_s: float) -> None:
 @click.command()
 @click.argument("to", type=parse_name)
 @click.argument("units", metavar="AMOUNT", type=parse_amount)
-@click.option("--memo", default="", help="Up to 64 bytes that everybody can read.")
+@click.option("--memo", default="", help=f"Up to {MEMO_BYTES_MAX} bytes that everybody can read, paid for by the byte.")
 @home_option
 @json_option
 @timeout_option(AGREEMENT_S)
@@ -142,8 +143,8 @@ def transfer(to: str, units: int, memo: str, home: Path, as_json: bool, patience
     Example:
         potd transfer 7d0e0c9a... 12.5
     """
-    if len(memo.encode()) > 64:
-        raise click.UsageError(f"a memo of {len(memo.encode())} bytes, at most 64")
+    if len(memo.encode()) > MEMO_BYTES_MAX:
+        raise click.UsageError(f"a memo of {len(memo.encode())} bytes, at most {MEMO_BYTES_MAX}")
     done = f"paid {amount(units)} units to {to[:8]}"
     operation(home, "transfer", done, as_json, patience_s, to=to, amount_micro=units, memo=memo)
 

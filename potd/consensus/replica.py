@@ -314,8 +314,7 @@ class Replica:
         assert ballot.order is not None
         ballot.judged = True
         effects: list[Effect] = []
-        if ballot.seq > self.executed:
-            self._patience.owe(slot_key(ballot.seq))
+        self._patience.owe(slot_key(ballot.seq))
         if ballot.order.sender != self.key and self.key not in ballot.prepares:
             body = Prepare(ballot.view, ballot.seq, ballot.order.body.batch, ballot.order.signed.signature)
             vote = self.signer.verified(body)
@@ -400,7 +399,6 @@ class Replica:
         assert signed is None or signed.body == header, "executed to another result than before the restart"
         self.executed = header.height
         self._patience.progressed(1)
-        self._patience.settle(slot_key(header.height))
         vote = self.signer.verified(header)
         effects: list[Effect] = [Persist(header.height, vote.signed), Broadcast(vote.signed)]
         self._checkpoints.add(vote)
@@ -696,8 +694,7 @@ class Replica:
                 continue
             if ballot.order is not None and ballot.order.sender == self.key:
                 self._assigned = max(self._assigned, slot.seq)
-            if slot.seq > self.executed:
-                self._patience.owe(slot_key(slot.seq))
+            self._patience.owe(slot_key(slot.seq))
 
     def describe(self) -> str:
         """Where this replica stands, for a log line."""

@@ -300,8 +300,18 @@ def account_key(account: AccountId) -> bytes:
     return _ACCOUNT + account
 
 
+def account_of(key: bytes) -> AccountId | None:
+    """The account whose entry stands under this key, if it is one."""
+    return key[len(_ACCOUNT) :] if key.startswith(_ACCOUNT) else None
+
+
 def task_key(task: TaskId) -> bytes:
     return _TASK + task
+
+
+def task_of(key: bytes) -> TaskId | None:
+    """The task whose entry stands under this key, if it is one."""
+    return key[len(_TASK) :] if key.startswith(_TASK) else None
 
 
 def spec_key(task: TaskId) -> bytes:

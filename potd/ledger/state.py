@@ -76,6 +76,7 @@ class Ledger:
     entries: MerkleMap = field(repr=False, compare=False)
     header: Header | None
     decoded: _Decoded = field(default_factory=_Decoded, repr=False, compare=False)
+    _found: dict[bytes, Entry] = field(default_factory=dict, init=False, repr=False, compare=False)  # by `read`, here
 
     @staticmethod
     def from_entries(entries: Iterable[tuple[bytes, bytes]], header: Header | None) -> Ledger:
@@ -94,8 +95,14 @@ class Ledger:
         return self.entries.root()
 
     def read(self, key: bytes, kind: type[E]) -> E | None:
-        data = self.entries.get(key)
-        return None if data is None else self.decoded.get(key, data, kind)
+        known = self._found.get(key)
+        if known is None:
+            data = self.entries.get(key)
+            if data is None:
+                return None
+            known = self._found[key] = self.decoded.get(key, data, kind)
+        assert isinstance(known, kind)
+        return known
 
     def globals(self) -> Globals:
         return self._always(GLOBALS, Globals)

@@ -23,7 +23,7 @@ from potd.ledger.entries import (
     task_key,
 )
 from potd.ledger.working import Working
-from potd.wire.blocks import BATCH_BYTES_MAX
+from potd.wire.blocks import miners_max
 from potd.wire.codec import encode
 from potd.wire.envelope import Signed
 from potd.wire.ids import NO_BLOB, NOTHING, digest, short, task_id
@@ -38,8 +38,6 @@ OPTIMISERS = ("sgd", "nesterov")
 ENCODINGS = ("int8",)
 RULES = ("mean", "clip")
 RIG_CLASSES = ("float32",)
-
-_NAMED_BYTES, _COMMITMENT_BYTES = 76, 512  # of a miner in a report, and of its signed commitment, at most
 
 _CODE_MAX, _WEIGHT_ONE = 127, 65_536  # of an int8 code; of an unclipped contribution by the rule `clip`
 
@@ -188,11 +186,6 @@ def leave(work: Working, operation: Leave) -> str:
         return f"not enrolled for task {short(task.id)}"
     work.put_task(replace(task, miners=tuple(one for one in task.miners if one.account != operation.account)))
     return ""
-
-
-def miners_max(validators: int) -> int:
-    """How many miners a task can have, so that a seal with every validator's report fits half a batch."""
-    return min(MINERS_MAX, BATCH_BYTES_MAX // 2 // (validators * _NAMED_BYTES + _COMMITMENT_BYTES))
 
 
 def make_room(work: Working, validators: int) -> None:

@@ -68,13 +68,12 @@ def seal(work: Working, record: Seal) -> list[Receipt]:
         return [receipt(name, f"a seal of round {record.round}, the task is {_where(task)}")]
     spec = work.spec(task.id)
     accepted, dropped = _accepted(task, spec, record.commitments)
-    reports = _reports(work, record.reports, task.id, task.round, Step.SEAL)
     task = _absent(work, task, {one.miner for one, _ in accepted})
     if len(accepted) < spec.miners_min:
         task = replace(task, deadline_ticks=min(task.deadline_ticks * 2, spec.deadline_ticks_max))
         _lapse(work, task, spec, digest("seed", task.seed, name))
     else:
-        deadline = _deadline(spec, reports, [one.miner for one, _ in accepted])
+        deadline = _deadline(work, spec, record)
         sealed = tuple(signed for _, signed in accepted)
         work.put_task(replace(task, phase=Phase.REVEALING.value, seal=name, sealed=sealed, deadline_ticks=deadline))
     return [receipt(name), *dropped]
@@ -124,16 +123,18 @@ def _commitment_fault(task: Task, spec: TaskSpec, miner: Miner | None, body: Com
     return ""
 
 
-def _deadline(spec: TaskSpec, reports: Sequence[Report], miners: Sequence[AccountId]) -> int:
-    """Twice the arrival of the slowest that was sealed, within the task's bounds, in ticks.
+def _deadline(work: Working, spec: TaskSpec, record: Seal) -> int:
+    """Twice the arrival of the slowest as most validators saw it, within the task's bounds, in ticks.
 
-    A miner's arrival is the lower median over the reports that name it, each of which counts once.
-    """
-    arrivals: dict[AccountId, list[int]] = {}
-    for report in reports:
-        for subject, ticks in {named.subject: named.ticks for named in report.held}.items():
-            arrivals.setdefault(subject, []).append(ticks)
-    slowest = max((lower_median(arrivals[one]) for one in miners if one in arrivals), default=0)
+    It is the lower median over the reports that name something of when the last of it came. Their signatures have been
+    checked."""
+    keys = {seat.key for seat in work.seats}
+    arrivals: list[int] = []
+    for report, held, ticks in zip(record.reports, record.held, record.ticks, strict=False):
+        if report.key in keys and any(held):
+            keys.discard(report.key)
+            arrivals.append(ticks)
+    slowest = lower_median(arrivals) if arrivals else 0
     ticks = DEADLINE_FACTOR * slowest + DEADLINE_SLACK_TICKS
     return max(spec.deadline_ticks_min, min(ticks, spec.deadline_ticks_max))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from potd.wire.blocks import BATCH_BYTES_MAX, Batch, Record, record_digest
@@ -13,6 +13,7 @@ from potd.wire.operations import OPERATIONS, Enrol, Leave, Operation, Submit
 from potd.wire.rounds import Evaluation, Seal, Update
 
 OPERATIONS_MAX = 4096
+AGAIN_TICKS = 40  # an operation that is not executed yet is said again, or forwarded to the primary
 
 
 @dataclass
@@ -22,14 +23,20 @@ class Waiting:
     message: Verified[Operation]
     since: int
     ours: bool
+    length: int  # in a batch
 
 
 class Agenda:
-    """Bounded. A record or an operation leaves it by being executed, or by becoming impossible."""
+    """Bounded. A record or an operation leaves it by being executed, or by becoming impossible.
+
+    What a height or a tick costs goes with what it touches, not with all that waits."""
 
     def __init__(self) -> None:
         self.operations: dict[Digest, Waiting] = {}
-        self._records: dict[tuple[str, bytes, int], tuple[Digest, Seal | Update | Evaluation]] = {}
+        self._of: dict[AccountId, dict[int, Digest]] = {}  # the operations of an account, by nonce
+        self._again: dict[int, dict[Digest, None]] = {}  # by the tick since which they wait, modulo AGAIN_TICKS
+        self._ready: set[AccountId] = set()  # of which something may be in turn that is not given out
+        self._records: dict[tuple[str, bytes, int], tuple[Digest, int, Seal | Update | Evaluation]] = {}
         self._in_flight: set[Digest] = set()
 
     def add_operation(self, message: Verified[Operation], tick: int, ours: bool) -> str:
@@ -41,72 +48,110 @@ class Agenda:
         name = record_digest(message.signed)
         if name in self.operations:
             return ""
-        if message.body.nonce in self.pending_nonces(message.body.account):
-            return f"another operation with nonce {message.body.nonce} is waiting already"
+        account, nonce = message.body.account, message.body.nonce
+        if nonce in self._of.get(account, ()):
+            return f"another operation with nonce {nonce} is waiting already"
         if len(self.operations) >= OPERATIONS_MAX:
             return f"{len(self.operations)} operations are waiting already"
-        self.operations[name] = Waiting(message, tick, ours)
+        self.operations[name] = Waiting(message, tick, ours, _length(message.signed))
+        self._of.setdefault(account, {})[nonce] = name
+        self._again.setdefault(tick % AGAIN_TICKS, {})[name] = None
+        self._ready.add(account)
         return ""
 
     def add_record(self, record: Seal | Update | Evaluation) -> None:
         """The newest record of a kind for a round replaces the one before."""
-        self._records[(type(record).__name__, record.task, record.round)] = (record_digest(record), record)
+        key = (type(record).__name__, record.task, record.round)
+        self._records[key] = (record_digest(record), _length(record), record)
 
-    def pending_nonces(self, account: AccountId) -> list[int]:
-        return sorted(one.message.body.nonce for one in self.operations.values() if one.message.body.account == account)
+    def waiting_of(self, account: AccountId) -> list[tuple[int, Digest]]:
+        """The operations of an account that wait, by nonce."""
+        return sorted(self._of.get(account, {}).items())
 
     def waiting_enrolments(self, account: AccountId) -> set[TaskId]:
         """The tasks for which this account has asked to enrol, and not been heard."""
-        bodies = [one.message.body for one in self.operations.values()]
-        return {one.task for one in bodies if isinstance(one, Enrol) and one.account == account}
+        bodies = [self.operations[name].message.body for _, name in self.waiting_of(account)]
+        return {one.task for one in bodies if isinstance(one, Enrol)}
 
-    def take(self, records_max: int, nonce_of: Callable[[AccountId], int]) -> Batch | None:
+    def to_say_again(self, tick: int) -> list[tuple[Digest, Waiting]]:
+        """Those that have waited AGAIN_TICKS by the end of this tick, or a multiple of it."""
+        return [(name, self.operations[name]) for name in sorted(self._again.get((tick + 1) % AGAIN_TICKS, ()))]
+
+    def moved(self, account: AccountId) -> None:
+        """The ledger has changed the account: another operation of it may be in turn."""
+        if account in self._of:
+            self._ready.add(account)
+
+    def take(self, records_max: int, nonce_of: Callable[[AccountId], int], fewest: int = 1) -> Batch | None:
         """The next batch: records first, for rounds wait on them, then operations whose turn it is, by account.
 
-        `nonce_of` is the ledger's. An operation ahead of its turn would fail for nothing; a round's record is never put
-        behind another record of its task, since nobody could judge it there.
+        Operations by themselves wait until they are `fewest`. An operation ahead of its turn, by the ledger's
+        `nonce_of`, would fail for nothing; a round's record is never put behind another record of its task, since
+        nobody could judge it there.
         """
-        chosen: list[Record] = []
+        if not self._records and len(self.operations) < fewest:
+            return None
+        chosen: dict[Digest, Record] = {}
         touched: set[TaskId] = set()
         size = 0
-        for name, record in [*self._records.values(), *self._in_turn(nonce_of)]:
+        for name, length, record in self._records.values():
             if name in self._in_flight or (isinstance(record, Seal | Update) and record.task in touched):
                 continue
-            length = len(encode(record)) + 16
             if len(chosen) >= records_max or size + length > BATCH_BYTES_MAX:
-                if isinstance(record, Signed):
-                    break  # what comes behind it may be of the same account, and would come before its turn
                 continue
-            chosen.append(record)
+            chosen[name] = record
             touched |= touches(record)
             size += length
-            self._in_flight.add(name)
-        return Batch(tuple(chosen)) if chosen else None
+        records = len(chosen)
+        served: list[AccountId] = []
+        full = False
+        for account in sorted(self._ready):
+            for name in self._in_turn(account, nonce_of(account)):
+                waiting = self.operations[name]
+                full = len(chosen) >= records_max or size + waiting.length > BATCH_BYTES_MAX
+                if full:
+                    break  # the account stays ready
+                chosen[name] = waiting.message.signed
+                size += waiting.length
+            if full:
+                break
+            served.append(account)
+        if chosen and not records and not full and len(chosen) < fewest:
+            return None
+        self._ready.difference_update(served)
+        self._in_flight.update(chosen)
+        return Batch(tuple(chosen.values())) if chosen else None
 
-    def _in_turn(self, nonce_of: Callable[[AccountId], int]) -> list[tuple[Digest, Record]]:
-        """The operations of each account from its next nonce on, without a gap."""
-        by_account: dict[AccountId, dict[int, Digest]] = {}
-        for name, one in self.operations.items():
-            by_account.setdefault(one.message.body.account, {})[one.message.body.nonce] = name
-        due: list[tuple[Digest, Record]] = []
-        for account, names in sorted(by_account.items()):
-            nonce = nonce_of(account)
-            while nonce in names:
-                due.append((names[nonce], self.operations[names[nonce]].message.signed))
-                nonce += 1
-        return due
+    def _in_turn(self, account: AccountId, nonce: int) -> Iterator[Digest]:
+        """The operations of an account from its next nonce on, without a gap, that are not given out yet."""
+        names = self._of.get(account, {})
+        while nonce in names:
+            if names[nonce] not in self._in_flight:
+                yield names[nonce]
+            nonce += 1
 
     def executed(self, names: list[Digest]) -> None:
         """These have been in a batch. Operations stay until the ledger can take them no more: one that came before its
         turn has its turn yet."""
         gone = set(names)
         self._in_flight -= gone
-        for key in [key for key, (name, _) in self._records.items() if name in gone]:
+        for name in names:
+            if name in self.operations:
+                self._ready.add(self.operations[name].message.body.account)
+        for key in [key for key, (name, _, _) in self._records.items() if name in gone]:
             del self._records[key]
 
     def drop_operation(self, name: Digest) -> None:
-        self.operations.pop(name, None)
+        waiting = self.operations.pop(name, None)
         self._in_flight.discard(name)
+        if waiting is None:
+            return
+        account = waiting.message.body.account
+        del self._again[waiting.since % AGAIN_TICKS][name]
+        del self._of[account][waiting.message.body.nonce]
+        if not self._of[account]:
+            del self._of[account]
+            self._ready.discard(account)
 
     def drop_stale(self, task: bytes, before_round: int) -> None:
         """Seals and updates of rounds that are past."""
@@ -119,11 +164,17 @@ class Agenda:
         """Nothing that we gave out under the old view is sure to come through; records are worked out afresh."""
         self._in_flight.clear()
         self._records.clear()
+        self._ready.update(self._of)
 
 
 def operation_key(signed: Signed) -> str:
     """Under which name the primary owes us an operation."""
     return f"operation {record_digest(signed).hex()[:16]}"
+
+
+def _length(record: Record) -> int:
+    """What a record takes of a batch's bytes, at most."""
+    return len(encode(record)) + 16
 
 
 def touches(record: Record) -> set[TaskId]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Sequence
 
 from potd.consensus.events import Awaited, Settled
 from potd.ledger.accounts import why_not
+from potd.ledger.entries import account_of
 from potd.ledger.state import Ledger
-from potd.node.agenda import Agenda, operation_key
+from potd.node.agenda import Agenda, Waiting, operation_key
 from potd.node.events import Effect, Ignore, Log, Publish, Send
 from potd.node.tasks import Desks, Tried
 from potd.wire.blocks import Receipt, record_digest
@@ -17,7 +19,6 @@ from potd.wire.ids import AccountId, Digest, Key, TaskId, short
 from potd.wire.operations import Enrol, Operation
 
 RECEIPTS_MAX = 4096  # kept for whoever waits for one
-AGAIN_TICKS = 40  # an operation that is not executed yet is said again, or forwarded to the primary
 
 Due = Awaited | Settled  # what consensus has to know: the primary owes an operation, or owes it no more
 
@@ -30,6 +31,7 @@ class Operations:
         self._account = account
         self._agenda = agenda
         self._receipts: dict[Digest, str] = {}
+        self._touched: set[AccountId] = set()  # accounts with something waiting, that the ledger has changed
         self._tried: dict[TaskId, Tried] = {}
         self.trouble = ""  # why we cannot enrol, if we cannot
 
@@ -40,16 +42,20 @@ class Operations:
     def next_nonce(self, ledger: Ledger) -> int:
         """The nonce for our account's next operation, after those that wait."""
         nonce = ledger.nonce(self._account)
-        waiting = self._agenda.pending_nonces(self._account)
-        while nonce in waiting:
-            nonce += 1
+        for waiting, _ in self._agenda.waiting_of(self._account):
+            if waiting == nonce:
+                nonce += 1
         return nonce
 
     def take(
-        self, ledger: Ledger, message: Verified[Operation], tick: int, ours: bool
+        self, ledger: Ledger, message: Verified[Operation], tick: int, ours: bool, peers: Sequence[Key]
     ) -> tuple[list[Effect], list[Due]]:
-        """Somebody wants an operation done; `ours` if it is the operator of this node, who is told of a refusal by its
-        receipt. What we refuse ourselves is said to nobody: signed as it is, it would be good for later."""
+        """Somebody wants an operation done.
+
+        `ours` if it is the operator of this node: then it is said to the validators `peers`, or, if none are given, to
+        everybody, and a refusal is told by its receipt. What we refuse ourselves is said to nobody: signed as it is, it
+        would be good for later.
+        """
         name = record_digest(message.signed)
         reason = why_not(ledger, message.signed) or self._agenda.add_operation(message, tick, ours)
         if reason:
@@ -58,45 +64,65 @@ class Operations:
             self._note(name, reason)
             return [], []
         self._receipts.pop(name, None)  # the same was refused before, when it could not be done
-        effects: list[Effect] = [Publish("operations", encode(message.signed))] if ours else []
+        effects: list[Effect] = []
+        if ours:
+            data = encode(message.signed)
+            effects += [Send(key, data) for key in peers] or [Publish("operations", data)]
         in_turn = message.body.nonce == ledger.nonce(message.body.account)
         return effects, [Awaited(operation_key(message.signed))] if in_turn else []
 
-    def again(self, tick: int, primary: Key | None) -> list[Effect]:
-        """Say our own again; forward what waits too long to the primary, who may not have heard it. [4.4]
+    def again(self, ledger: Ledger, tick: int, primary: Key | None) -> tuple[list[Effect], list[Due]]:
+        """Say our own again; forward what waits too long to the primary, who may not have heard it, and await it, as
+        it is due from whoever is primary now. [4.4]
 
-        `primary` is None where we are it, or there is none."""
+        First it is looked at again, for what else than its account may have made it impossible. `primary` is None where
+        we are it, or there is none."""
         effects: list[Effect] = []
-        for _, waiting in sorted(self._agenda.operations.items()):
-            if (tick - waiting.since) % AGAIN_TICKS != AGAIN_TICKS - 1:
+        due: list[Due] = []
+        for name, waiting in self._agenda.to_say_again(tick):
+            due += self._look_at(ledger, name, waiting)
+            if name not in self._agenda.operations:
                 continue
             data = encode(waiting.message.signed)
             if waiting.ours:
                 effects.append(Publish("operations", data))
             if primary is not None:
                 effects.append(Send(primary, data))
-        return effects
+        return effects, due
 
-    def executed(self, receipts: tuple[Receipt, ...]) -> None:
+    def executed(self, receipts: tuple[Receipt, ...], changes: Iterable[tuple[bytes, bytes | None]]) -> None:
+        """A height has been executed, with these changes of the state: see `clear`."""
         for one in receipts:
             self._note(one.record, one.reason)
+            if one.record in self._agenda.operations:
+                self._touched.add(self._agenda.operations[one.record].message.body.account)
+        for key, _ in changes:
+            account = account_of(key)
+            if account is not None and self._agenda.waiting_of(account):
+                self._touched.add(account)
 
     def clear(self, ledger: Ledger) -> list[Due]:
-        """After a height: drop those that can never be executed now, and await those whose turn has come."""
+        """After a height: drop those that can never be executed now, and await those whose turn has come, of accounts
+        that it has changed."""
         due: list[Due] = []
-        for name, waiting in sorted(self._agenda.operations.items()):
-            key = operation_key(waiting.message.signed)
-            reason = why_not(ledger, waiting.message.signed)
-            if reason:
-                self._agenda.drop_operation(name)
-                if waiting.ours and name not in self._receipts:
-                    self._note(name, reason)
-                due.append(Settled(key))
-                continue
-            self._receipts.pop(name, None)  # if it failed by coming before its turn: it has its turn yet
-            if waiting.message.body.nonce == ledger.nonce(waiting.message.body.account):
-                due.append(Awaited(key))
+        for account in sorted(self._touched):
+            for _, name in self._agenda.waiting_of(account):
+                due += self._look_at(ledger, name, self._agenda.operations[name])
+            self._agenda.moved(account)
+        self._touched.clear()
         return due
+
+    def _look_at(self, ledger: Ledger, name: Digest, waiting: Waiting) -> list[Due]:
+        key = operation_key(waiting.message.signed)
+        reason = why_not(ledger, waiting.message.signed)
+        if reason:
+            self._agenda.drop_operation(name)
+            if waiting.ours and name not in self._receipts:
+                self._note(name, reason)
+            return [Settled(key)]
+        self._receipts.pop(name, None)  # if it failed by coming before its turn: it has its turn yet
+        in_turn = waiting.message.body.nonce == ledger.nonce(waiting.message.body.account)
+        return [Awaited(key)] if in_turn else []
 
     def enrolments(
         self, ledger: Ledger, desks: Desks, wanted: tuple[TaskId, ...] | None, units: int, tick: int

@@ -43,23 +43,25 @@ class Desks:
         self._notes = notes
         self._lead: tuple[int, Key | None] = (0, None)
         self._moved: dict[TaskId, int] = {}  # the height at which a task's view last moved
+        self._last: dict[TaskId, Task] = {}  # the entry that a part's view was made from
         self.parts: dict[TaskId, Part] = {}
 
     # From the ledger
 
     def changed(self, task: Task, spec: TaskSpec | None, height: int) -> list[Marked]:
-        """The state of a task after a height; nothing happens unless it has moved."""
+        """The state of a task that a height has touched; nothing happens unless it has moved."""
         assert spec is not None
         if not (self._roles.validator or self._roles.miner):
             return []
-        view = view_of(task, spec)
-        part = self.parts.get(task.id)
+        part, last = self.parts.get(task.id), self._last.get(task.id)
+        view = view_of(task, spec) if part is None or part.view is None else _moved_on(part.view, last, task)
         if part is None:
             if view.phase == Phase.DONE and (view.evaluated >= view.round or spec.evaluate_every == 0):
                 return []
             part = Part(self._roles, self._desk, task.id, self._notes)
-            self.parts[task.id], self._moved[task.id] = part, height
+            self.parts[task.id], self._moved[task.id], self._last[task.id] = part, height, task
             return self._mark(task.id, [*part.start(view, self._lead), _told(view, task.loss_micro)])
+        self._last[task.id] = task
         if part.view == view:
             return []
         self._moved[task.id] = height
@@ -71,7 +73,7 @@ class Desks:
         part = self.parts[task]
         if not part.over():
             return []
-        del self.parts[task], self._moved[task]
+        del self.parts[task], self._moved[task], self._last[task]
         return self._mark(task, part.close())
 
     # From outside
@@ -226,20 +228,37 @@ def _opened(data: bytes, spec: TaskSpec) -> Opened | str:
     )
 
 
+_PHASES = {
+    LedgerPhase.WAITING: Phase.IDLE,
+    LedgerPhase.TRAINING: Phase.TRAIN,
+    LedgerPhase.REVEALING: Phase.REVEAL,
+    LedgerPhase.ASLEEP: Phase.IDLE,
+    LedgerPhase.DONE: Phase.DONE,
+}
+
+
 def view_of(task: Task, spec: TaskSpec) -> View:
     """A task of the ledger as the rounds see it."""
-    phase = {
-        LedgerPhase.WAITING: Phase.IDLE,
-        LedgerPhase.TRAINING: Phase.TRAIN,
-        LedgerPhase.REVEALING: Phase.REVEAL,
-        LedgerPhase.ASLEEP: Phase.IDLE,
-        LedgerPhase.DONE: Phase.DONE,
-    }[LedgerPhase(task.phase)]
-    seats = tuple(Seat(one.account, one.key, one.units, one.suspended, one.joined_round) for one in task.miners)
+    return _view(task, spec, _seats(task), _window(task.window), _window(task.next_window))
+
+
+def _moved_on(view: View, last: Task | None, task: Task) -> View:
+    """The same, where the view of the entry before is known: what an entry leaves alone is not made again."""
+    if last is None:
+        return view_of(task, view.spec)
+    known = ((last.window, view.window), (last.next_window, view.next_window))
+    window, next_window = (
+        next((ours for theirs, ours in known if theirs is one), None) or _window(one)
+        for one in (task.window, task.next_window)
+    )
+    return _view(task, view.spec, view.seats if task.miners is last.miners else _seats(task), window, next_window)
+
+
+def _view(task: Task, spec: TaskSpec, seats: tuple[Seat, ...], window: Window, next_window: Window) -> View:
     return View(
         task.id,
         spec,
-        phase,
+        _PHASES[LedgerPhase(task.phase)],
         task.phase == LedgerPhase.ASLEEP,
         task.round,
         task.seed,
@@ -248,11 +267,15 @@ def view_of(task: Task, spec: TaskSpec) -> View:
         task.aggregate,
         task.deadline_ticks,
         seats,
-        _window(task.window),
-        _window(task.next_window),
+        window,
+        next_window,
         task.sealed,
         task.measured[0].round if task.measured else -1,
     )
+
+
+def _seats(task: Task) -> tuple[Seat, ...]:
+    return tuple([Seat(one.account, one.key, one.units, one.suspended, one.joined_round) for one in task.miners])
 
 
 def _window(window: LedgerWindow) -> Window:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from potd.rounds.events import Effect, Run, Told, View
 from potd.rounds.keeper import Desk, Keeper
-from potd.wire.ids import BlobRef
 from potd.wire.jobs import Aggregate, Aggregated, Answer, Failed, Payload
 from potd.wire.rounds import Commitment, payload_binding
 
@@ -12,13 +11,13 @@ RETRY_TICKS = 20  # after a failed job
 
 
 class Aggregation:
-    """The aggregates of one round of one task, by the payloads that they add up."""
+    """The aggregates of one round of one task, by the positions that they add up of what was sealed."""
 
     def __init__(self, desk: Desk, keeper: Keeper) -> None:
         self._desk = desk
         self._keeper = keeper
-        self._done: dict[tuple[BlobRef, ...], Aggregated] = {}
-        self._running: tuple[int, tuple[BlobRef, ...]] | None = None  # the job, and what it adds up
+        self._done: dict[bytes, Aggregated] = {}
+        self._running: tuple[int, bytes] | None = None  # the job, and what it adds up
         self._pause = 0  # ticks until a failed job is tried again
 
     def begin_round(self) -> None:
@@ -26,15 +25,14 @@ class Aggregation:
         self._running = None
         self._pause = 0
 
-    def get(self, payloads: tuple[BlobRef, ...]) -> Aggregated | None:
-        return self._done.get(payloads)
+    def get(self, chosen: bytes) -> Aggregated | None:
+        return self._done.get(chosen)
 
-    def want(self, view: View, counted: tuple[Commitment, ...]) -> list[Effect]:
+    def want(self, view: View, chosen: bytes, counted: tuple[Commitment, ...]) -> list[Effect]:
         """Add these up, unless it is done, cannot be done yet, or another sum is under way."""
-        payloads = tuple(one.payload for one in counted)
-        if payloads in self._done or self._running is not None or self._pause:
+        if chosen in self._done or self._running is not None or self._pause:
             return []
-        if not self._keeper.ready() or not all(self._desk.holds(one) for one in payloads):
+        if not self._keeper.ready() or not all(self._desk.holds(one.payload) for one in counted):
             return []
         parts = tuple(
             Payload(
@@ -45,17 +43,17 @@ class Aggregation:
             for one in counted
         )
         job = self._desk.job()
-        self._running = (job, payloads)
+        self._running = (job, chosen)
         return [Run("arithmetic", Aggregate(job, view.spec, view.round, view.model, view.momentum, parts))]
 
     def on_answer(self, answer: Answer) -> list[Effect]:
         if self._running is None or answer.job != self._running[0]:
             return []
-        _, payloads = self._running
+        _, chosen = self._running
         self._running = None
         match answer:
             case Aggregated():
-                self._done[payloads] = answer
+                self._done[chosen] = answer
                 return [Told("aggregated", (("ms", answer.milliseconds),))]
             case Failed(_, reason):
                 self._pause = RETRY_TICKS

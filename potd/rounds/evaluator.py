@@ -65,7 +65,7 @@ class Evaluator:
         view, body = self._view, message.body
         if message.sender not in self._electorate.keys:
             return [], "report by somebody who is not a validator"
-        if body.held or body.links or len(body.measured) > 1:
+        if body.names or body.held or body.links or len(body.measured) > 1:
             return [], "report on an evaluation that holds something else"
         if view is None or not view.evaluated < body.round <= view.round + 1:
             return [Ignore("report on an evaluation that is past, or far to come")], ""

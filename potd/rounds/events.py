@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -31,6 +32,10 @@ class Seat:
     joined: int
 
 
+def _account(seat: Seat) -> AccountId:
+    return seat.account
+
+
 @dataclass(frozen=True)
 class View:
     """A task as committed at some height."""
@@ -56,7 +61,8 @@ class View:
         return tuple(seat for seat in self.seats if not seat.suspended and seat.joined <= self.round)
 
     def seat(self, account: AccountId) -> Seat | None:
-        return next((seat for seat in self.seats if seat.account == account), None)
+        at = bisect_left(self.seats, account, key=_account)
+        return self.seats[at] if at < len(self.seats) and self.seats[at].account == account else None
 
 
 # Inputs

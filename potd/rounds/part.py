@@ -142,6 +142,8 @@ class Part:
 
     def judge(self, record: Seal | Update | Evaluation, final: bool) -> tuple[str | None, list[Effect]]:
         """As `Validator.judge_update`, of every kind of record."""
+        if isinstance(record, Seal) and self.validator is not None:
+            return self.validator.judge_seal(record), []
         if not isinstance(record, Update):
             return record_fault(record, self._roles.electorate), []
         if self.validator is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import deque
 
 from potd.rounds.aggregation import Aggregation
@@ -26,16 +27,31 @@ from potd.rounds.tally import (
     Choice,
     Electorate,
     choose,
-    commitment_name,
     make_seal,
     make_update,
+    name_of,
     read_reports,
+    seal_fault,
+    seal_reports,
+    written_once,
 )
+from potd.wire.blocks import miners_max
 from potd.wire.codec import Malformed, decode, encode
 from potd.wire.envelope import Signed, Signer, Verified, verify
 from potd.wire.ids import NO_BLOB, AccountId, BlobRef, Digest, Key, TaskId, short
 from potd.wire.jobs import Answer
-from potd.wire.rounds import Commitment, Draft, Named, Report, Seal, Step, Update, report_fault
+from potd.wire.rounds import (
+    MINER_BYTES,
+    Commitment,
+    Draft,
+    Report,
+    Seal,
+    Step,
+    Update,
+    flags_of,
+    positions,
+    report_fault,
+)
 from potd.wire.tasks import payload_bytes
 
 SAY_AGAIN_TICKS = 20  # an unanswered report or draft is said again every second
@@ -77,25 +93,33 @@ class Validator:
         self._lead: tuple[int, Key | None] = (0, None)  # the consensus view and its primary, if it has begun
         self._heard: dict[int, dict[AccountId, tuple[Verified[Commitment], int]]] = {}  # by round
         self._names: dict[Digest, Signed] = {}  # this round's commitments by name
+        self._unheard: set[AccountId] | None = None  # of those whom the round waits for; None while it is for nobody
         self._own: dict[Step, Verified[Report]] = {}
         self._reports: dict[tuple[int, Step], dict[Key, Verified[Report]]] = {}
         self._sealed: tuple[Commitment, ...] = ()
+        self._finite: tuple[Commitment, ...] = ()  # those of the sealed that have a payload
+        self._all_chosen = b""  # their positions
         self._seal_certified = False
-        self._arrived: dict[AccountId, int] = {}  # payloads of this round, and when
+        self._absent: dict[BlobRef, list[int]] = {}  # payloads that have not come, with positions in what was sealed
+        self._arrived: dict[int, int] = {}  # by position, when its payload came
         self._drafts: dict[Key, tuple[Verified[Draft], int]] = {}  # each validator's newest, and when it came
         self._sums = Aggregation(desk, keeper)
         self._choices: dict[tuple[Signed, ...], Choice] = {}
+        self._updates: dict[tuple[Signed, ...], Update] = {}  # what we expect, by the reports that it follows from
         self._awaited: set[str] = set()
         self._proposed: Seal | Update | None = None
         self._past: deque[tuple[BlobRef, ...]] = deque()  # payloads of rounds before
         for step, data in sorted(noted.items()):
-            note = decode(data, Seal)
-            own = verify(note.reports[0], signer.network, Report)
+            if step == Step.SEAL:
+                note = decode(data, Seal)
+                (own,) = seal_reports(note, signer.network)
+                for signed in note.commitments:
+                    shown = verify(signed, signer.network, Commitment)
+                    self._heard.setdefault(shown.body.round, {})[shown.body.miner] = (shown, 0)
+            else:
+                own = verify(decode(data, Signed), signer.network, Report)
             self._own[step] = own
             self._reports[(own.body.round, step)] = {own.sender: own}
-            for signed in note.commitments:
-                shown = verify(signed, signer.network, Commitment)
-                self._heard.setdefault(shown.body.round, {})[shown.body.miner] = (shown, 0)
         if drafted:
             draft = verify(decode(drafted, Signed), signer.network, Draft)
             self._drafts[draft.sender] = draft, 0
@@ -108,6 +132,8 @@ class Validator:
         effects: list[Effect] = []
         if not same:
             effects += self._begin(before, view)
+        expected = {seat.account for seat in view.expected()} if view.phase == Phase.TRAIN else set()
+        self._unheard = expected - self._heard.get(view.round, {}).keys() if expected else None
         return effects + self.advance()
 
     def _begin(self, before: View | None, view: View) -> list[Effect]:
@@ -126,18 +152,51 @@ class Validator:
                 del self._reports[key]
             self._names.clear()
             for heard, _ in self._heard.get(view.round, {}).values():
-                self._names[commitment_name(heard.signed.payload)] = heard.signed
+                self._names[name_of(heard)] = heard.signed
         self._sealed = tuple(decode(one.payload, Commitment) for one in view.sealed)
+        self._finite = tuple(one for one in self._sealed if one.finite)
+        self._all_chosen = positions([one.finite for one in self._sealed])
         self._seal_certified = False
+        self._absent.clear()
         self._arrived.clear()
+        for position, one in enumerate(self._sealed):
+            if one.finite:
+                self._absent.setdefault(one.payload, []).append(position)
         self._sums.begin_round()
         self._choices.clear()
+        self._updates.clear()
         self._drafts = {key: (one, 0) for key, (one, _) in self._drafts.items() if one.body.round >= view.round}
+        if view.phase == Phase.REVEAL:
+            self._forget_what_does_not_fit(view)
         return effects
+
+    def _forget_what_does_not_fit(self, view: View) -> None:
+        """Reports and drafts that came before the seal are compared with it once it is executed."""
+        early = self._reports.get((view.round, Step.UPDATE), {})
+        for sender in [sender for sender, one in early.items() if self._seal_difference(one.body)]:
+            del early[sender]
+        for sender, (draft, _) in list(self._drafts.items()):
+            if draft.body.round == view.round and self._draft_difference(draft.body, view):
+                del self._drafts[sender]
+
+    def _seal_difference(self, report: Report) -> str:
+        """Why a report is none on what was sealed, or nothing."""
+        try:
+            flags_of(report.held, len(self._sealed))
+        except Malformed as error:
+            return str(error)
+        return ""
+
+    def _draft_difference(self, draft: Draft, view: View) -> str:
+        try:
+            self._choice(draft.reports, view)
+        except Malformed as error:
+            return str(error)
+        return ""
 
     def _retire(self) -> list[Effect]:
         """Payloads stay for a while after their round, for whoever has to look at them again."""
-        self._past.append(tuple(one.payload for one in self._finite()))
+        self._past.append(tuple(one.payload for one in self._finite))
         return [Retire(self._past.popleft())] if len(self._past) > KEEP_ROUNDS else []
 
     def on_heard(self, message: Verified[Commitment]) -> tuple[list[Effect], str]:
@@ -158,7 +217,9 @@ class Validator:
                 return [], ""
             if not _matches(body, view, seat):
                 return [], "commitment to another model, batch or size"
-            self._names[commitment_name(message.signed.payload)] = message.signed
+            self._names[name_of(message)] = message.signed
+            if self._unheard is not None:
+                self._unheard.discard(body.miner)
         heard[body.miner] = (message, self._ticks if body.round == view.round else 0)
         return self.advance(), ""
 
@@ -166,9 +227,9 @@ class Validator:
         """A miner may say two things to two validators: what a report names is kept, or we could not show it."""
         if message.signed == first.signed or view.phase != Phase.TRAIN or message.body.round != view.round:
             return []
-        name = commitment_name(message.signed.payload)
+        name = name_of(message)
         reports = self._reports.get((view.round, Step.SEAL), {})
-        if name in self._names or not any(name == one.digest for said in reports.values() for one in said.body.held):
+        if name in self._names or not any(_names(one.body, name) for one in reports.values()):
             return []
         self._names[name] = message.signed
         return self.advance()
@@ -183,8 +244,12 @@ class Validator:
             return [Ignore("report on a round that is past, or far to come")], ""
         step = Step(body.step)
         fault = report_fault(body)
-        if fault or len(body.held) > len(view.seats) or body.measured:
-            return [], fault or "report on more than there is"
+        if fault or len(body.names) > 2 * miners_max(len(self._electorate.keys)) or body.measured:
+            return [], fault or "report on more than there can be"
+        if step == Step.UPDATE and (body.round, Phase.REVEAL) == (view.round, view.phase):
+            fault = self._seal_difference(body)
+            if fault:
+                return [], f"report of {fault}"
         by_key = self._reports.setdefault((body.round, step), {})
         if message.sender in by_key:
             return [], ""
@@ -211,11 +276,17 @@ class Validator:
             read_reports(body.reports, body.task, body.round, Step.UPDATE, self._electorate)
         except Malformed as error:
             return [], f"draft of {error}"
+        if (body.round, Phase.REVEAL) == (view.round, view.phase):
+            fault = self._draft_difference(body, view)
+            if fault:
+                return [], f"draft with {fault}"
         self._drafts[message.sender] = message, self._ticks if body.round == view.round else 0
         return self.advance(), ""
 
     def on_fetched(self, ref: BlobRef) -> list[Effect]:
-        return self._arrive() + self.advance()
+        for position in self._absent.pop(ref, ()):
+            self._arrived[position] = self._ticks
+        return self.advance()
 
     def on_certified(self) -> list[Effect]:
         """The seal is final: fetch what was sealed."""
@@ -223,20 +294,27 @@ class Validator:
         if view is None or view.phase != Phase.REVEAL or self._seal_certified:
             return []
         self._seal_certified = True
-        return self._fetch_payloads(view) + self._arrive() + self.advance()
+        self._arrive()
+        return self._fetch_payloads(view) + self.advance()
 
     def _fetch_payloads(self, view: View) -> list[Effect]:
         effects: list[Effect] = []
-        for one in self._finite():
-            if not self._desk.holds(one.payload):
-                seat = view.seat(one.miner)
-                holders = (seat.key,) if seat is not None else ()
-                effects.append(Fetch(one.payload, (*holders, *self._electorate.keys)))
+        for one in self._absent.values():
+            sealed = self._sealed[one[0]]
+            seat = view.seat(sealed.miner)
+            holders = (seat.key,) if seat is not None else ()
+            effects.append(Fetch(sealed.payload, (*holders, *self._electorate.keys)))
         return effects
+
+    def _arrive(self) -> None:
+        """Payloads that were held already when they were sealed, as those of a miner beside this validator."""
+        for ref in [ref for ref in self._absent if self._desk.holds(ref)]:
+            for position in self._absent.pop(ref):
+                self._arrived[position] = self._ticks
 
     def payloads(self) -> tuple[BlobRef, ...]:
         """What this round's update may still have to add up."""
-        return tuple(one.payload for one in self._finite())
+        return tuple(one.payload for one in self._finite)
 
     def on_entered(self, number: int, primary: Key | None) -> list[Effect]:
         """Another view: what the old primary owed, the new one owes afresh."""
@@ -296,15 +374,19 @@ class Validator:
         """A report is final: write it down with the commitments that it names, then say it.
 
         Whoever has named a commitment must be able to show it, also after a restart: nobody else may."""
+        assert not report_fault(body), report_fault(body)
         message = self._signer.verified(body)
         step = Step(body.step)
         self._own[step] = message
         self._reports.setdefault((body.round, step), {})[message.sender] = message
-        shown = tuple(self._names[one.digest] for one in body.held) if step == Step.SEAL else ()
+        note, held = encode(message.signed), len(self._arrived)
+        if step == Step.SEAL:
+            shown = tuple(self._names[name] for name in body.names)
+            note, held = encode(written_once(body.task, body.round, [message], shown)), len(body.names)
         return [
-            Note(report_note(body.task, step), encode(Seal(body.task, body.round, (message.signed,), shown))),
+            Note(report_note(body.task, step), note),
             Share(message.signed),
-            Told("reported", (("step", step.name.lower()), ("round", body.round), ("held", len(body.held)))),
+            Told("reported", (("step", step.name.lower()), ("round", body.round), ("held", held))),
         ]
 
     def _reported(self, view: View, step: Step) -> bool:
@@ -316,16 +398,19 @@ class Validator:
     def _report_seal(self, view: View) -> list[Effect]:
         if self._reported(view, Step.SEAL):
             return []
-        heard = self._heard.get(view.round, {})
-        all_in = all(seat.account in heard for seat in view.expected()) and bool(view.expected())
-        if not all_in and self._ticks < view.deadline_ticks:
+        # Where a quorum has ended its patience a seal is due, and what we lack for it is seen by our report.
+        ended = len(self._reports.get((view.round, Step.SEAL), {})) >= self._electorate.quorum
+        all_in = self._unheard is not None and not self._unheard
+        if not all_in and not ended and self._ticks < view.deadline_ticks:
             return []
-        held = tuple(
-            Named(miner, commitment_name(message.signed.payload), ticks)
-            for miner, (message, ticks) in sorted(heard.items())
-            if self._fits(message, view)
-        )
-        return self._share(Report(view.task, view.round, Step.SEAL.value, held, (), ()))
+        arrivals: dict[bytes, tuple[Digest, int]] = {}  # by what stands in a name for its miner
+        for _, (message, ticks) in sorted(self._heard.get(view.round, {}).items()):
+            name = name_of(message)
+            if self._fits(message, view):
+                arrivals.setdefault(name[:MINER_BYTES], (name, ticks))
+        names = tuple(name for name, _ in arrivals.values())
+        slowest = max((ticks for _, ticks in arrivals.values()), default=0)
+        return self._share(Report(view.task, view.round, Step.SEAL.value, names, (), (), b"", slowest))
 
     def _fits(self, message: Verified[Commitment], view: View) -> bool:
         """A commitment that was heard early is compared with the round once this has begun."""
@@ -349,34 +434,20 @@ class Validator:
 
     # Update
 
-    def _finite(self) -> list[Commitment]:
-        return [one for one in self._sealed if one.finite]
-
-    def _arrive(self) -> list[Effect]:
-        for one in self._finite():
-            if one.miner not in self._arrived and self._desk.holds(one.payload):
-                self._arrived[one.miner] = self._ticks
-        return []
-
     def _report_update(self, view: View) -> list[Effect]:
         if not self._seal_certified:
             return []
-        self._arrive()
         # A payload is worth naming only by who can add it up: without the model nobody could, and the round must lapse.
-        finite = self._finite()
         able = self._keeper.ready()
-        all_in = able and all(one.miner in self._arrived for one in finite)
+        all_in = able and not self._absent
         effects: list[Effect] = []
-        if all_in and finite:
-            effects += self._sums.want(view, tuple(finite))  # most often what the draft will ask for
+        if all_in and self._finite:
+            effects += self._sums.want(view, self._all_chosen, self._finite)  # most often what the draft will ask for
         if self._reported(view, Step.UPDATE) or (not all_in and self._ticks < self._reveal_ticks):
             return effects
-        held = tuple(
-            Named(one.miner, one.payload.root, self._arrived[one.miner])
-            for one in finite
-            if able and one.miner in self._arrived
-        )
-        return effects + self._share(Report(view.task, view.round, Step.UPDATE.value, held, (), ()))
+        held = positions([able and position in self._arrived for position in range(len(self._sealed))])
+        slowest = max(self._arrived.values(), default=0) if able else 0
+        return effects + self._share(Report(view.task, view.round, Step.UPDATE.value, (), (), (), held, slowest))
 
     def _draft_update(self, view: View) -> list[Effect]:
         reports = self._reports.get((view.round, Step.UPDATE), {})
@@ -425,21 +496,25 @@ class Validator:
 
     def _expected(self, reports: tuple[Signed, ...], view: View) -> tuple[Update | None, list[Effect]]:
         """The update that follows from these reports, once we have aggregated for ourselves."""
+        if reports in self._updates:
+            return self._updates[reports], []
         choice = self._choice(reports, view)
-        payloads = choice.payloads()
-        if not payloads:
+        if not choice.counted:
             nothing = (NO_BLOB, NO_BLOB, NO_BLOB)
-            return make_update(view.task, view.round, reports, choice, (), nothing), []
-        done = self._sums.get(payloads)
+            self._updates[reports] = make_update(view.task, view.round, reports, choice, (), nothing)
+            return self._updates[reports], []
+        done = self._sums.get(choice.chosen)
         if done is None:
-            return None, self._sums.want(view, choice.counted)
+            return None, self._sums.want(view, choice.chosen, choice.counted)
         results = (done.aggregate, done.model, done.momentum)
-        return make_update(view.task, view.round, reports, choice, done.judgements, results), []
+        self._updates[reports] = make_update(view.task, view.round, reports, choice, done.judgements, results)
+        return self._updates[reports], []
 
     # Retransmission
 
     def _say_again(self) -> list[Effect]:
-        """Our report and draft, if what they lead to has not come; and the commitments that our report names."""
+        """Our report and draft, if what they lead to has not come; and the commitments that our report names and the
+        primary's does not: it cannot make the seal without them."""
         view = self._view
         if view is None:
             return []
@@ -449,16 +524,30 @@ class Validator:
         if own is not None and own.body.round == view.round:
             effects.append(Share(own.signed))
             if step == Step.SEAL:
-                named = [one.digest for one in own.body.held]
-                effects += [Share(self._names[name]) for name in named if name in self._names]
+                effects += self._shown(own.body, view)
         if view.phase == Phase.REVEAL and self._seal_certified:
+            self._arrive()
             effects += self._fetch_payloads(view)
         drafted = self._drafted(view)
         if drafted is not None and self._leads() and view.phase == Phase.REVEAL:
             effects.append(Share(drafted[0].signed))
         return effects
 
+    def _shown(self, own: Report, view: View) -> list[Effect]:
+        primary = self._lead[1]
+        said = self._reports.get((view.round, Step.SEAL), {}).get(primary) if primary is not None else None
+        if said is None:
+            return []  # it says what it has when a quorum has, at the latest
+        lacking = set(own.names) - set(said.body.names)
+        return [Share(self._names[name]) for name in own.names if name in lacking and name in self._names]
+
     # Judgement
+
+    def judge_seal(self, record: Seal) -> str:
+        """Why a proposed seal does not follow from its reports, or nothing, whatever the state of the task."""
+        current = self._view is not None and self._view.round == record.round
+        known = self._reports.get((record.round, Step.SEAL))
+        return seal_fault(record, self._electorate, known, self._names if current else None)
 
     def judge_update(self, record: Update, final: bool) -> tuple[str | None, list[Effect]]:
         """Whether a proposed update is right: nothing if so, else why not; None while it cannot be told yet.
@@ -479,6 +568,11 @@ class Validator:
         if expected is None:
             return None, effects
         return (update_difference(record, expected), effects)
+
+
+def _names(report: Report, name: Digest) -> bool:
+    at = bisect_left(report.names, name)
+    return at < len(report.names) and report.names[at] == name
 
 
 def _matches(body: Commitment, view: View, seat: Seat) -> bool:

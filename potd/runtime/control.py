@@ -32,9 +32,10 @@ from potd.runtime.views import balance_view, task_detail, task_view, tasks_view,
 from potd.wire.blobs import read_blob
 from potd.wire.blocks import header_digest, record_digest
 from potd.wire.codec import Malformed, decode, encode
-from potd.wire.envelope import Signed, Signer
+from potd.wire.envelope import Signed, Signer, verify
 from potd.wire.ids import NOTHING, BlobRef, Digest, account_id, task_id
 from potd.wire.operations import (
+    OPERATIONS,
     Back,
     Enrol,
     Leave,
@@ -204,6 +205,8 @@ class Control:
                 yield await self._operate(question, lambda nonce: Resign(self._node.account, nonce))
             case "rotate":
                 yield await self._rotate(question)
+            case "operation":
+                yield await self._relay(question)
             case "fetch":
                 yield await self._fetch(self._task(question).id)
             case "stop":
@@ -348,6 +351,20 @@ class Control:
 
     def _possession(self, of: Signer) -> bytes:
         return of.sign(Possession(self._node.account)).signature
+
+    async def _relay(self, question: Mapping[str, Any]) -> Answer:
+        """An operation of any account, that whoever asks has signed."""
+        try:
+            signed = decode(base64.b64decode(str(question.get("signed", "")), validate=True), Signed)
+            verify(signed, self._node.network, *OPERATIONS)
+        except (Malformed, binascii.Error) as error:
+            raise _No(REFUSED, f"the operation cannot be read: {error}") from None
+        name = record_digest(signed)
+        executed = self._node.receipt(name) == ""  # whoever missed the answer asks again
+        reason = "" if executed else await self._receipt(name, signed, _patience_s(question))
+        if reason:
+            raise _No(REFUSED, reason)
+        return {"operation": name.hex(), "height": self._node.height}
 
     def _check_balance(self, what: str, amount_micro: int) -> None:
         """What the ledger would refuse after a fee is refused before it."""

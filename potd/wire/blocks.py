@@ -9,9 +9,9 @@ from typing import Annotated
 from potd.wire.codec import U32, U63, Size, encode, message
 from potd.wire.envelope import Attestation, Signed
 from potd.wire.ids import Digest, Key, digest
-from potd.wire.rounds import VALIDATORS_MAX, Evaluation, Seal, Update
+from potd.wire.rounds import MINERS_MAX, VALIDATORS_MAX, Evaluation, Seal, Update
 
-BATCH_BYTES_MAX = 4 * 1024 * 1024  # a seal of 700 miners by 31 validators is half of it
+BATCH_BYTES_MAX = 4 * 1024 * 1024  # a seal of 1,200 miners by 31 validators who all heard other things is half of it
 
 Record = Signed | Seal | Update | Evaluation  # a Signed record is an operation
 
@@ -29,6 +29,17 @@ NULL = Batch(())
 
 def batch_digest(batch: Batch) -> Digest:
     return digest("batch", encode(batch))
+
+
+_NAME_BYTES, _COMMITMENT_BYTES = 34, 512  # a commitment's name, and itself, at most
+
+
+def miners_max(validators: int) -> int:
+    """How many miners a task can have, so that a seal fits half a batch even if no two validators name the same.
+
+    Then there is a name for each validator and miner, and for each report a bit for each name."""
+    a_miner = validators * _NAME_BYTES + validators * validators // 8 + _COMMITMENT_BYTES
+    return min(MINERS_MAX, BATCH_BYTES_MAX // 2 // a_miner)
 
 
 @message(51)

@@ -5,7 +5,7 @@ fields in order. No maps, no floats, no nil. Every variable field declares its l
 
     blob: Annotated[bytes, Size(0, 1024)]         names: Annotated[tuple[Name, ...], Size(0, 16)]
 
-`decode` re-encodes what it decoded and compares, so that bytes which decode at all are the only bytes
+`decode` packs again what it unpacked and compares, so that bytes which decode at all are the only bytes
 that decode to that value.
 """
 
@@ -54,15 +54,17 @@ _Unpack = Callable[[Any], Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class _Field:
-    name: str
-    pack: _Pack
-    unpack: _Unpack
+class _Plan:
+    """How a class is packed and unpacked: worked out once, when it is first met."""
+
+    tag: int
+    packs: tuple[tuple[str, _Pack], ...]  # by the field's name
+    unpacks: tuple[_Unpack, ...]
 
 
 _CLASS_OF: dict[int, type[Any]] = {}
 _TAG_OF: dict[type[Any], int] = {}
-_FIELDS_OF: dict[type[Any], tuple[_Field, ...]] = {}
+_PLAN_OF: dict[type[Any], _Plan] = {}
 
 
 def message(tag: int) -> Callable[[type[M]], type[M]]:
@@ -104,19 +106,16 @@ def decode(data: bytes, *expected: type[M]) -> M:
     except (ValueError, RecursionError, msgpack.exceptions.UnpackException) as error:
         raise Malformed(f"not msgpack: {type(error).__name__}") from None
     value = _unpack_message(raw, expected)
-    if encode(value) != data:
+    # Unpacking checks fields and turns lists into tuples and messages; it changes no value. So `raw` is what `encode`
+    # would pack, and msgpack's shortest form of it is the one encoding.
+    if msgpack.packb(raw, use_bin_type=True) != data:
         raise Malformed(f"not the canonical bytes of {type(value).__name__}")
     return value  # type: ignore[no-any-return]  # _unpack_message returns an instance of one of `expected`
 
 
 def _pack_message(value: Any) -> list[Any]:
-    cls = type(value)
-    if cls not in _TAG_OF:
-        raise Malformed(f"{cls.__name__} is not a message")
-    packed: list[Any] = [_TAG_OF[cls]]
-    for field in _fields(cls):
-        packed.append(field.pack(getattr(value, field.name)))
-    return packed
+    plan = _plan(type(value))
+    return [plan.tag, *[pack(getattr(value, name)) for name, pack in plan.packs]]
 
 
 def _unpack_message(raw: Any, expected: tuple[type[Any], ...]) -> Any:
@@ -126,20 +125,24 @@ def _unpack_message(raw: Any, expected: tuple[type[Any], ...]) -> Any:
     if cls is None or cls not in expected:
         names = " or ".join(one.__name__ for one in expected)
         raise Malformed(f"tag {raw[0]} where {names} is expected")
-    fields = _fields(cls)
-    if len(raw) != len(fields) + 1:
-        raise Malformed(f"{cls.__name__} of {len(raw) - 1} fields, not {len(fields)}")
-    return cls(*[field.unpack(item) for field, item in zip(fields, raw[1:], strict=True)])
+    plan = _plan(cls)
+    if len(raw) != len(plan.unpacks) + 1:
+        raise Malformed(f"{cls.__name__} of {len(raw) - 1} fields, not {len(plan.unpacks)}")
+    return cls(*[unpack(item) for unpack, item in zip(plan.unpacks, raw[1:], strict=True)])
 
 
-def _fields(cls: type[Any]) -> tuple[_Field, ...]:
-    known = _FIELDS_OF.get(cls)
+def _plan(cls: type[Any]) -> _Plan:
+    """Raises Malformed for a class that is no message."""
+    known = _PLAN_OF.get(cls)
     if known is None:
+        if cls not in _TAG_OF:
+            raise Malformed(f"{cls.__name__} is not a message")
         hints = get_type_hints(cls, include_extras=True)
-        known = tuple(
-            _Field(one.name, *_codec(hints[one.name], f"{cls.__name__}.{one.name}")) for one in dataclasses.fields(cls)
-        )
-        _FIELDS_OF[cls] = known
+        names = [one.name for one in dataclasses.fields(cls)]
+        codecs = [_codec(hints[name], f"{cls.__name__}.{name}") for name in names]
+        packs = tuple((name, pack) for name, (pack, _) in zip(names, codecs, strict=True))
+        known = _Plan(_TAG_OF[cls], packs, tuple(unpack for _, unpack in codecs))
+        _PLAN_OF[cls] = known
     return known
 
 
@@ -181,7 +184,19 @@ def _checked(kind: type[Any], limit: Range | Size | None, where: str) -> tuple[_
                 raise Malformed(f"{where} is {amount}, not in {limit.low}..{limit.high}")
         return value
 
-    return check, check
+    if limit is None or kind is str:
+        return check, check
+    low, high = limit.low, limit.high
+
+    # Most fields are of these kinds, and most values are within their limits: `check` says what is wrong with others.
+    def check_int(value: Any) -> Any:
+        return value if type(value) is int and low <= value <= high else check(value)
+
+    def check_bytes(value: Any) -> Any:
+        return value if type(value) is bytes and low <= len(value) <= high else check(value)
+
+    quick = check_int if kind is int else check_bytes
+    return quick, quick
 
 
 def _tuple_codec(pack: _Pack, unpack: _Unpack, limit: Size, where: str) -> tuple[_Pack, _Unpack]:

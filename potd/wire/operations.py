@@ -14,6 +14,7 @@ from potd.wire.tasks import TaskSpec
 
 Amount = Annotated[int, Range(0, SUPPLY_MAX)]
 Units = Annotated[int, Range(1, 255)]
+MEMO_BYTES_MAX = 1024  # paid for by the byte, and kept in blocks only
 
 
 @message(30)
@@ -25,7 +26,7 @@ class Transfer:
     nonce: U63
     to: AccountId
     amount_micro: Amount
-    memo: Annotated[str, Size(0, 64)]
+    memo: Annotated[str, Size(0, MEMO_BYTES_MAX)]
 
 
 @message(31)

@@ -12,6 +12,7 @@ from potd.consensus.events import (
     Deliver,
     Effect,
     Enter,
+    Executed,
     FetchBatch,
     Follow,
     Held,
@@ -38,6 +39,7 @@ from tests.consensus.parts import (
     agreement,
     begin,
     certificate,
+    commitment,
     leave,
     of_kind,
     order,
@@ -325,6 +327,38 @@ def test_headers_of_a_quorum_make_a_height_permanent_and_forget_the_slots() -> N
     backup.step(Received(leave(2)))
     [own] = sent(backup.step(Received(leave(3))), ViewChange)
     assert own == ViewChange(1, 1, (certificate(header),), ())
+
+
+def executed_alone() -> tuple[Replica, Header]:
+    """A backup that has executed height 1, and heard from nobody else that he has."""
+    backup = replica(1)
+    propose(backup, A)
+    for index in (2, 3):
+        backup.step(Received(agreement(index, A)))
+        backup.step(Received(commitment(index, A)))
+    (first,) = headers(A)
+    backup.step(Executed(first))
+    return backup, first
+
+
+def test_a_height_that_is_executed_and_not_permanent_is_due_in_this_view_and_in_the_next() -> None:
+    """4.4: whoever left the view just before executing needs a new one to come along, and others need its signature."""
+    backup, _ = executed_alone()
+    assert of_kind(ticks(backup, PATIENCE - 1), Suspect) == []
+    assert of_kind(ticks(backup, 1), Suspect) == [Suspect(0, signer(0).key, f"{PATIENCE} ticks without slot 1")]
+    entered = [effect for index in (2, 3) for effect in backup.step(Received(leave(index, 1, [proof(A)])))]
+    assert of_kind(entered, Enter) != []
+    assert of_kind(ticks(backup, 2 * PATIENCE - 1), Suspect) == []
+    assert of_kind(ticks(backup, 1), Suspect) == [Suspect(1, signer(1).key, f"{2 * PATIENCE} ticks without slot 1")]
+
+
+def test_a_height_that_is_permanent_is_due_no_more() -> None:
+    backup, first = executed_alone()
+    ticks(backup, PATIENCE - 1)
+    for index in (2, 3):
+        backup.step(said(index, first))
+    assert backup.stable == 1
+    assert of_kind(ticks(backup, 2 * PATIENCE), Suspect) == []
 
 
 def test_nobody_is_timed_while_too_few_are_there_to_make_progress() -> None:

@@ -13,7 +13,7 @@ from potd.wire.blocks import Certificate, Header
 from potd.wire.consensus import Commit, NewView, Prepare, PrePrepare, Refusal, Status, ViewChange
 from potd.wire.envelope import Signed, Signer, attestation_of
 from potd.wire.ids import NOTHING, digest
-from potd.wire.rounds import Draft, Named, Report
+from potd.wire.rounds import Draft, Report
 
 NETWORK = digest("evidence")
 SEEDS = sorted((bytes([i]) * 32 for i in range(1, 9)), key=lambda seed: Signer(seed, NETWORK).key)
@@ -38,7 +38,7 @@ def new_view(view: int, *stable: int, salt: int = 0) -> NewView:
 
 
 def report(number: int, ticks: int, step: int = 1) -> Report:
-    return Report(TASK, number, step, (Named(A, B, ticks),), (), ())
+    return Report(TASK, number, step, (A,), (), (), ticks=ticks)
 
 
 def signed(signer: Signer, *bodies: Any) -> list[Signed]:

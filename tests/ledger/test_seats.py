@@ -9,8 +9,7 @@ import pytest
 from potd.ledger import seats, tasks
 from potd.ledger.entries import Change, Council, Seat, Unbonding
 from potd.ledger.state import genesis_ledger, supply
-from potd.ledger.tasks import miners_max
-from potd.wire.blocks import validators_digest
+from potd.wire.blocks import miners_max, validators_digest
 from potd.wire.consensus import PrePrepare, can_change_views, quorum_of
 from potd.wire.envelope import Signed, Signer
 from potd.wire.ids import NOTHING, account_id, digest, short

@@ -140,8 +140,7 @@ class AnyHistory(RuleBasedStateMachine):
             changes = {"samples": 3} if wrong == "samples" else {"round": 99} if wrong == "round" else {}
             signed = self.world.commitment(who, task, **changes)
             commitments.append(replace(signed, key=bytes(32)) if wrong == "key" else signed)
-        reports = self.world.reports(task, Step.SEAL, dict.fromkeys(present, heard))
-        seal = self.world.seal(task, commitments, reports)
+        seal = self.world.seal(task, commitments, heard)
         self.pending.append(replace(seal, round=seal.round + late))
 
     @rule(
@@ -155,7 +154,7 @@ class AnyHistory(RuleBasedStateMachine):
         task = self.task(pick)
         if self.world.ledger.task(task) is None:
             return
-        links = [(Named(link, link, 0),)] * VALIDATORS
+        links = [(Named(link, link),)] * VALIDATORS
         update = self.world.update(task, outcomes, self.world.reports(task, Step.UPDATE, links=links))
         if empty and late:
             update = replace(update, aggregate=NO_BLOB, model=NO_BLOB, momentum=NO_BLOB)

@@ -241,7 +241,7 @@ def test_nobody_enrols_for_what_is_done() -> None:
 
 
 def test_a_newcomer_takes_the_place_of_a_suspended_miner_when_a_task_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks_module, "MINERS_MAX", 3)
+    monkeypatch.setattr(tasks_module, "miners_max", lambda validators: 3)
     world = World(misses_max=1)
     task = world.opened(1, 2, 3)
     assert world.reasons(world.enrol(4, task)) == ["there are 3 miners, none of them suspended"]

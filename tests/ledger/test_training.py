@@ -15,7 +15,7 @@ from potd.wire.blocks import record_digest
 from potd.wire.codec import decode
 from potd.wire.envelope import Signed
 from potd.wire.ids import NO_BLOB, NOTHING, digest, short
-from potd.wire.rounds import Commitment, Evaluation, Measured, Named, Outcome, Seal, Step
+from potd.wire.rounds import Commitment, Evaluation, Measured, Named, Outcome, Step
 from tests.ledger.world import BALANCE, VALIDATORS, World, blob, spec
 
 
@@ -118,7 +118,7 @@ def test_a_seal_or_an_update_out_of_its_time_becomes_a_receipt_and_nothing_else(
         "an update of round 0, the task is training round 1",
     ]
     assert world.task(task) == before
-    assert world.reasons(Seal(NOTHING, 0, seal.reports, ()), replace(update, task=NOTHING)) == [
+    assert world.reasons(replace(seal, task=NOTHING, commitments=()), replace(update, task=NOTHING)) == [
         "there is no task 00000000",
         "there is no task 00000000",
     ]
@@ -246,24 +246,50 @@ def test_the_seed_hangs_on_the_last_seed_the_seal_and_the_links_that_an_honest_r
         world.execute(world.update(task, reports=world.reports(task, Step.UPDATE, links=links)))
         return world.task(task).seed
 
-    a, b = Named(digest("a"), digest("x"), 1), Named(digest("b"), digest("y"), 2)
+    a, b = Named(digest("a"), digest("x")), Named(digest("b"), digest("y"))
     bare = seed_after([(), (), (), ()])
     assert seed_after([(a,), (), (), ()]) == bare  # one of four may lie
     with_a = seed_after([(a,), (), (a,), ()])
     assert with_a != bare
-    assert seed_after([(), (replace(a, ticks=99),), (a,), (a, b)]) == with_a  # when it came is no part of it
+    assert seed_after([(), (a,), (a,), (a, b)]) == with_a  # how many more name it is no part of it
     assert seed_after([(a, b), (a, b), (), ()]) not in (with_a, bare)
     assert seed_after([(), (), (), ()], miners=(1, 2, 3)) != bare
 
 
-def test_the_deadline_is_twice_the_slowest_sealed_arrival_and_a_little() -> None:
+def test_the_deadline_is_twice_the_last_arrival_as_most_saw_it_and_a_little() -> None:
     world = World()
     task = world.opened(1, 2, 3)
     world.played(task, 1, 2)
     commitments = _sorted(world, (1, world.commitment(1, task)), (2, world.commitment(2, task)))
-    ticks = {1: [10, 11, 12, 90], 2: [20, 30, 40, 1_000_000], 3: [99, 99, 99, 99]}
-    world.execute(world.seal(task, commitments, world.reports(task, Step.SEAL, ticks)))
-    assert world.task(task).deadline_ticks == 64  # the lower median of the second's is 30; the third is not sealed
+    world.execute(world.seal(task, commitments, [20, 30, 40, 1_000_000]))
+    assert world.task(task).deadline_ticks == 64  # the lower median is 30
+
+
+def test_who_names_nothing_has_seen_nothing_arrive() -> None:
+    """Or validators that were cut off would make every round shorter than the slowest miner."""
+    world = World()
+    task = world.opened(1, 2, 3)
+    world.played(task, 1, 2)
+    commitments = _sorted(world, (1, world.commitment(1, task)), (2, world.commitment(2, task)))
+    world.execute(world.seal(task, commitments, [None, 30, None, None]))
+    assert world.task(task).deadline_ticks == 64
+
+
+def test_a_validator_counts_once_for_the_deadline_and_a_stranger_never() -> None:
+    world = World()
+    task = world.opened(1, 2, 3)
+    world.played(task, 1, 2)
+    commitments = _sorted(world, (1, world.commitment(1, task)), (2, world.commitment(2, task)))
+    seal = world.seal(task, commitments, [30, 40, 50, 60])
+    stranger = replace(seal.reports[0], key=bytes(32))
+    often = replace(
+        seal,
+        reports=(*seal.reports, *seal.reports[:1] * 5, *(stranger,) * 5),
+        held=(*seal.held, *seal.held[:1] * 10),
+        ticks=(*seal.ticks, *(0,) * 10),
+    )
+    world.execute(often)
+    assert world.task(task).deadline_ticks == 84
 
 
 @pytest.mark.parametrize(("arrival", "deadline"), [(0, 10), (3, 10), (4, 12), (98, 200), (1_000_000, 200)])
@@ -271,8 +297,7 @@ def test_the_deadline_stays_within_the_tasks_bounds(arrival: int, deadline: int)
     world = World()
     task = world.opened(1, 2)
     commitments = _sorted(world, (1, world.commitment(1, task)), (2, world.commitment(2, task)))
-    reports = world.reports(task, Step.SEAL, {1: [arrival] * 4, 2: [0] * 4})
-    world.execute(world.seal(task, commitments, reports))
+    world.execute(world.seal(task, commitments, [arrival] * 4))
     assert world.task(task).deadline_ticks == deadline
 
 

@@ -10,7 +10,7 @@ from potd.ledger.entries import Account, Task
 from potd.ledger.state import Ledger, genesis_ledger
 from potd.wire.blocks import Batch, Record
 from potd.wire.codec import encode
-from potd.wire.envelope import Signed, Signer
+from potd.wire.envelope import Signed, Signer, attestation_of
 from potd.wire.genesis import Allotment, Genesis, Parameters, genesis_digest
 from potd.wire.ids import NO_BLOB, NOTHING, BlobRef, Key, account_id, digest, task_id
 from potd.wire.operations import (
@@ -210,23 +210,32 @@ class World:
         self,
         task: bytes,
         step: Step,
-        ticks: Mapping[int, Sequence[int]] | None = None,
         *,
         number: int | None = None,
         measured: Sequence[Sequence[Measured]] = ((),) * VALIDATORS,
         links: Sequence[Sequence[Named]] = ((),) * VALIDATORS,
     ) -> tuple[Signed, ...]:
-        """A report of each validator. `ticks`: by miner, when each validator heard of it."""
+        """A report of each validator, on payloads or on an evaluation."""
         round_ = self.task(task).round if number is None else number
-        made = []
-        for i in range(VALIDATORS):
-            held = sorted(Named(self.ids[who], NOTHING, heard[i]) for who, heard in (ticks or {}).items())
-            body = Report(task, round_, step.value, tuple(held), tuple(links[i]), tuple(measured[i]))
-            made.append(self.people[i].sign(body))
+        made = [
+            self.people[i].sign(Report(task, round_, step.value, (), tuple(links[i]), tuple(measured[i])))
+            for i in range(VALIDATORS)
+        ]
         return tuple(sorted(made, key=lambda one: one.key))
 
-    def seal(self, task: bytes, commitments: Sequence[Signed], reports: tuple[Signed, ...] | None = None) -> Seal:
-        return Seal(task, self.task(task).round, reports or self.reports(task, Step.SEAL), tuple(commitments))
+    def seal(self, task: bytes, commitments: Sequence[Signed], ticks: Sequence[int | None] = ()) -> Seal:
+        """With the reports of all validators, each with the ticks after which the last came that it names; None for
+        one that names nothing."""
+        round_ = self.task(task).round
+        names = tuple(sorted(digest("name", bytes([who])) for who in range(2)))
+        said = list(ticks) or [0] * VALIDATORS
+        held = [b"\x00" if each is None else b"\xc0" for each in said]
+        made = []
+        for i, (positions, each) in enumerate(zip(held, said, strict=True)):
+            body = Report(task, round_, Step.SEAL.value, names if any(positions) else (), (), (), b"", each or 0)
+            made.append((attestation_of(self.people[i].sign(body)), positions, each or 0))
+        reports, sets, arrivals = zip(*sorted(made), strict=True)
+        return Seal(task, round_, names, reports, sets, arrivals, tuple(commitments))
 
     def sealed(self, task: bytes, *miners: int) -> Executed:
         """The open round, sealed with these miners' commitments."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from potd.ledger.accounts import NONCES_AHEAD
-from potd.node.agenda import OPERATIONS_MAX, Agenda
+from potd.node.agenda import AGAIN_TICKS, OPERATIONS_MAX, Agenda
 from potd.wire.blocks import Batch, record_digest
-from potd.wire.envelope import Signer, Verified
+from potd.wire.envelope import Signed, Signer, Verified, attestation_of
 from potd.wire.ids import NO_BLOB, AccountId, account_id, digest
 from potd.wire.operations import Enrol, Operation, Transfer
 from potd.wire.rounds import Evaluation, Seal, Update
@@ -24,16 +24,20 @@ def from_zero(account: AccountId) -> int:
     return 0
 
 
+def signed(by: int = 0) -> Signed:
+    return SIGNERS[by].sign(Enrol(TASK, 0, TASK, 1))
+
+
 def seal(number: int, by: int = 0) -> Seal:
-    return Seal(TASK, number, (SIGNERS[by].sign(Enrol(TASK, 0, TASK, 1)),), ())
+    return Seal(TASK, number, (), (attestation_of(signed(by)),), (b"",), (0,), ())
 
 
 def update(number: int) -> Update:
-    return Update(TASK, number, seal(0).reports, (), NO_BLOB, NO_BLOB, NO_BLOB)
+    return Update(TASK, number, (signed(),), (), NO_BLOB, NO_BLOB, NO_BLOB)
 
 
 def evaluation(number: int) -> Evaluation:
-    return Evaluation(TASK, number, seal(0).reports)
+    return Evaluation(TASK, number, (signed(),))
 
 
 def test_the_operation_whose_turn_it_is_has_its_place_however_many_wait_for_theirs() -> None:
@@ -71,6 +75,22 @@ def test_records_go_before_operations_and_these_by_account_and_nonce() -> None:
     assert agenda.take(512, from_zero) is None, "all of it is in flight"
 
 
+def test_operations_wait_for_company_where_they_are_told_to_and_go_at_once_with_a_rounds_record() -> None:
+    agenda = Agenda()
+    two = [transfer(nonce) for nonce in range(2)]
+    for one in two:
+        agenda.add_operation(one, 0, ours=False)
+    assert agenda.take(512, from_zero, fewest=3) is None
+    agenda.add_record(seal(4))
+    assert agenda.take(512, from_zero, fewest=3) == Batch((seal(4), *(one.signed for one in two)))
+    later = [transfer(nonce, SIGNERS[1]) for nonce in range(3)]
+    for one in later[:2]:
+        agenda.add_operation(one, 0, ours=False)
+    assert agenda.take(512, from_zero, fewest=3) is None, "what is in flight is no company"
+    agenda.add_operation(later[2], 0, ours=False)
+    assert agenda.take(512, from_zero, fewest=3) == Batch(tuple(one.signed for one in later))
+
+
 def test_a_batch_is_no_longer_than_genesis_allows() -> None:
     agenda = Agenda()
     for nonce in range(5):
@@ -105,6 +125,7 @@ def test_an_operation_before_its_turn_is_not_given_out() -> None:
     for nonce in (0, 2, 3):
         agenda.add_operation(transfer(nonce), 0, ours=False)
     assert agenda.take(512, from_zero) == Batch((transfer(0).signed,))
+    agenda.moved(account_id(SIGNERS[0].key))
     assert agenda.take(512, lambda account: 2) == Batch((transfer(2).signed, transfer(3).signed))
 
 
@@ -140,3 +161,67 @@ def test_an_enrolment_that_waits_is_known() -> None:
     agenda.add_operation(SIGNERS[0].verified(Enrol(account, 0, TASK, 1)), 0, ours=True)
     assert agenda.waiting_enrolments(account) == {TASK}
     assert agenda.waiting_enrolments(account_id(SIGNERS[1].key)) == set()
+
+
+def test_only_accounts_that_may_have_something_in_turn_are_asked_about() -> None:
+    """So a batch costs what is in it, however much waits for its turn."""
+    agenda = Agenda()
+    asked: list[AccountId] = []
+
+    def nonce_of(account: AccountId) -> int:
+        asked.append(account)
+        return 0
+
+    first, second, third = sorted(account_id(one.key) for one in SIGNERS)
+    for signer in SIGNERS:
+        for nonce in (0, 2):
+            agenda.add_operation(transfer(nonce, signer), 0, ours=False)
+    assert agenda.take(512, nonce_of) is not None
+    assert asked == [first, second, third]
+    assert agenda.take(512, nonce_of) is None
+    assert asked == [first, second, third], "what is given out is not looked at again"
+    agenda.moved(second)
+    agenda.moved(account_id(Signer(bytes(32), NETWORK).key))
+    assert agenda.take(512, nonce_of) is None
+    assert asked == [first, second, third, second]
+
+
+def test_an_account_that_did_not_fit_a_batch_is_in_the_next_one() -> None:
+    agenda = Agenda()
+    for signer in SIGNERS:
+        agenda.add_operation(transfer(0, signer), 0, ours=False)
+    taken = [agenda.take(2, from_zero), agenda.take(2, from_zero), agenda.take(2, from_zero)]
+    assert [len(one.records) if one is not None else 0 for one in taken] == [2, 1, 0]
+
+
+def test_what_failed_by_coming_too_early_is_given_out_again() -> None:
+    agenda = Agenda()
+    agenda.add_operation(transfer(0), 0, ours=False)
+    assert agenda.take(512, from_zero) == Batch((transfer(0).signed,))
+    agenda.executed([record_digest(transfer(0).signed)])
+    assert agenda.take(512, from_zero) == Batch((transfer(0).signed,))
+
+
+def test_each_is_said_again_after_its_own_waiting() -> None:
+    agenda = Agenda()
+    agenda.add_operation(transfer(0), 7, ours=False)
+    agenda.add_operation(transfer(1), 8, ours=False)
+    said = {tick: [name for name, _ in agenda.to_say_again(tick)] for tick in range(8, 8 + 2 * AGAIN_TICKS)}
+    first, second = (record_digest(transfer(nonce).signed) for nonce in (0, 1))
+    assert {tick: names for tick, names in said.items() if names} == {
+        6 + AGAIN_TICKS: [first],
+        7 + AGAIN_TICKS: [second],
+        6 + 2 * AGAIN_TICKS: [first],
+        7 + 2 * AGAIN_TICKS: [second],
+    }
+
+
+def test_what_is_dropped_is_nowhere_any_more() -> None:
+    agenda = Agenda()
+    agenda.add_operation(transfer(0), 0, ours=False)
+    agenda.drop_operation(record_digest(transfer(0).signed))
+    agenda.drop_operation(record_digest(transfer(0).signed))
+    assert agenda.waiting_of(account_id(SIGNERS[0].key)) == []
+    assert [agenda.to_say_again(tick) for tick in range(AGAIN_TICKS)] == [[]] * AGAIN_TICKS
+    assert agenda.take(512, from_zero) is None
+    assert agenda.add_operation(transfer(0, memo="another"), 0, ours=False) == ""

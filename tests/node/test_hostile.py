@@ -23,7 +23,7 @@ from potd.wire.genesis import Allotment, Genesis, Parameters, genesis_digest
 from potd.wire.ids import NOTHING, BlobRef, Key, account_id, digest
 from potd.wire.jobs import Failed
 from potd.wire.operations import Accuse, Back, Enrol, Leave, Rekey, Resign, Stand, Transfer
-from potd.wire.rounds import Commitment, Draft, Named, Report, Step, Update
+from potd.wire.rounds import Commitment, Draft, Report, Step, Update
 from tests.node.world import World
 
 SIGNERS = [Signer(bytes([index + 1]) * 32, NOTHING) for index in range(4)]
@@ -66,7 +66,7 @@ def lives(node: Node) -> None:
     assert passed_over(node.step(ev.Gossiped("operations", encode(good)))) == []
 
 
-REPORT = Report(TASK, 0, Step.SEAL.value, (Named(TASK, TASK, 1),), (), ())
+REPORT = Report(TASK, 0, Step.SEAL.value, (TASK,), (), ())
 COMMITMENT = Commitment(TASK, 0, account_id(PEER.key), TASK, BlobRef(TASK, 4), 8, True, 1, NOTHING, "float32", NOTHING)
 WORDS = (
     PrePrepare(0, 1, batch_digest(NULL)),
@@ -190,6 +190,14 @@ def test_a_batch_that_was_not_asked_for_or_is_none_changes_nothing() -> None:
     for data in (b"", b"garbage", encode(NULL), encode(PEER.sign(REPORT))):
         node.step(ev.BatchFetched(TASK, data))
     lives(node)
+
+
+def test_who_is_no_validator_passes_over_what_miners_say() -> None:
+    """It does not even check their signatures: nothing that it does hangs on them."""
+    follower = Node(Settings(False, True, 1, None, True), GENESIS, STRANGER, GOLDEN)
+    follower.start()
+    assert follower.step(ev.Gossiped("commitments", encode(PEER.sign(COMMITMENT)))) == []
+    assert follower.step(ev.Gossiped("commitments", b"garbage")) == []
 
 
 def test_answers_to_nobodys_questions_change_nothing() -> None:

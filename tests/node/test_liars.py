@@ -11,6 +11,7 @@ import pytest
 
 from potd.arithmetic.work import answer as add_up
 from potd.node import events as ev
+from potd.rounds.tally import seal_reports, written_once
 from potd.wire.blobs import read_blob, write_blob
 from potd.wire.blocks import NULL, Batch, Record, batch_digest
 from potd.wire.codec import Malformed, decode, encode
@@ -170,7 +171,11 @@ def with_a_stranger(world: World) -> Alter:
     def alter(_: Key, batch: Batch) -> Batch:
         records = []
         for record in batch.records:
-            if isinstance(record, Seal | Update):
+            if isinstance(record, Seal):
+                first, *others = seal_reports(record, world.network)
+                said = sorted((*others, stranger.verified(first.body)), key=lambda one: one.sender)
+                record = written_once(record.task, record.round, said, record.commitments)
+            if isinstance(record, Update):
                 body = verify(record.reports[0], world.network, Report).body
                 reports = sorted((*record.reports[1:], stranger.sign(body)), key=lambda one: one.key)
                 record = replace(record, reports=tuple(reports))
@@ -182,12 +187,14 @@ def with_a_stranger(world: World) -> Alter:
 
 def with_too_few(world: World) -> Alter:
     def alter(_: Key, batch: Batch) -> Batch:
-        return Batch(
-            tuple(
-                replace(one, reports=one.reports[:2]) if isinstance(one, Seal | Update) else one
-                for one in batch.records
-            )
-        )
+        records: list[Record] = []
+        for one in batch.records:
+            if isinstance(one, Seal):
+                two = seal_reports(one, world.network)[:2]
+                records.append(written_once(one.task, one.round, two, one.commitments))
+            else:
+                records.append(replace(one, reports=one.reports[:2]) if isinstance(one, Update) else one)
+        return Batch(tuple(records))
 
     return alter
 
@@ -237,7 +244,8 @@ def with_an_update_behind_the_seal(world: World) -> Alter:
                 Contribution(decode(one.payload, Commitment).miner, Outcome.COUNTED.value, 65_536)
                 for one in seal.commitments
             )
-            records.append(Update(seal.task, seal.round, seal.reports, parts, aggregate, model, NO_BLOB))
+            reports = tuple(one.signed for one in seal_reports(seal, world.network))
+            records.append(Update(seal.task, seal.round, reports, parts, aggregate, model, NO_BLOB))
         return Batch(tuple(records))
 
     return alter
@@ -354,10 +362,9 @@ def test_a_commitment_that_only_a_crashed_validator_can_show_does_not_hold_up_th
         if key != witness or died or not isinstance(effect, ev.Note) or not effect.name.endswith("/seal"):
             return False
         note = decode(effect.data, Seal)
-        report = verify(note.reports[0], world.network, Report).body
-        if report.round < number or account_id(liar) not in {one.subject for one in report.held}:
+        if note.round < number or liar not in {one.key for one in note.commitments}:
             return False
-        died.append(report.round)
+        died.append(note.round)
         return True
 
     world.tamper, world.assassin = tamper, assassin

@@ -10,11 +10,11 @@ from potd.rounds.events import Effect, Ignore, Opened, Phase, Seat, View
 from potd.rounds.keeper import Desk, Keeper
 from potd.rounds.miner import Miner
 from potd.rounds.plan import Window
-from potd.rounds.tally import Electorate, commitment_name
+from potd.rounds.tally import Electorate, name_of
 from potd.rounds.validator import Validator
 from potd.wire.envelope import Signed, Signer, Verified
-from potd.wire.ids import NO_BLOB, NOTHING, BlobRef, Digest, account_id, digest
-from potd.wire.rounds import Commitment, Draft, Measured, Named, Report, Step
+from potd.wire.ids import NO_BLOB, NOTHING, BlobRef, account_id, digest
+from potd.wire.rounds import Commitment, Draft, Measured, Report, Step, positions
 from potd.wire.tasks import EncodingSpec, ModelSpec, OptimiserSpec, TaskSpec, payload_bytes
 
 NETWORK = digest("network")
@@ -113,20 +113,17 @@ def commitment(index: int, view: View = TRAIN, salt: str = "", **changes: object
     return SIGNERS[index].verified(replace(body, **changes))  # type: ignore[arg-type]  # fields of a commitment
 
 
-def name_of(message: Verified[Commitment]) -> Digest:
-    return commitment_name(message.signed.payload)
-
-
 def seal_report(index: int, *heard: Verified[Commitment], view: View = TRAIN, ticks: int = 1) -> Verified[Report]:
     """What the validator at `index` says it has heard."""
-    held = sorted(Named(one.body.miner, name_of(one), ticks) for one in heard)
-    return SIGNERS[index].verified(Report(TASK, view.round, Step.SEAL.value, tuple(held), (), ()))
+    names = tuple(sorted(name_of(one) for one in heard))
+    return SIGNERS[index].verified(Report(TASK, view.round, Step.SEAL.value, names, (), (), b"", ticks))
 
 
 def update_report(index: int, *held: Verified[Commitment], view: View = TRAIN) -> Verified[Report]:
-    """What the validator at `index` says it holds."""
-    named = sorted(Named(one.body.miner, one.body.payload.root, 1) for one in held)
-    return SIGNERS[index].verified(Report(TASK, view.round, Step.UPDATE.value, tuple(named), (), ()))
+    """What the validator at `index` says it holds of what was sealed, if that is of all four miners."""
+    miners = {one.body.miner for one in held}
+    held_positions = positions([one in miners for one in sorted(MINERS)])
+    return SIGNERS[index].verified(Report(TASK, view.round, Step.UPDATE.value, (), (), (), held_positions, 1))
 
 
 def score_report(index: int, number: int, *measured: Measured) -> Verified[Report]:

@@ -12,7 +12,7 @@ from potd.rounds.events import Effect, Note, Phase, Propose, Run, Share, Told, V
 from potd.wire.codec import encode
 from potd.wire.envelope import Verified, verify
 from potd.wire.jobs import Evaluate, Evaluated, Failed
-from potd.wire.rounds import Evaluation, Measured, Named, Report, Step
+from potd.wire.rounds import Evaluation, Measured, Report, Step
 from tests.rounds.bench import (
     ELECTORATE,
     KEYS,
@@ -131,7 +131,7 @@ def test_an_evaluation_by_a_quorum_only_is_judged_right() -> None:
     [
         (STRANGER.verified(score_report(1, 3).body), "false: report by somebody who is not a validator"),
         (
-            SIGNERS[1].verified(replace(score_report(1, 3).body, held=(Named(TASK, TASK, 1),))),
+            SIGNERS[1].verified(replace(score_report(1, 3).body, held=b"\x80")),
             "false: report on an evaluation that holds something else",
         ),
         (score_report(1, 5), "untimely: report on an evaluation that is past, or far to come"),

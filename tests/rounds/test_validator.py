@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from potd.rounds.aggregation import RETRY_TICKS
-from potd.rounds.events import Await, Effect, Fetch, Note, Propose, Run, Settle, Share, Unfetch, View
-from potd.rounds.tally import choose, make_seal, make_update, seal_fault
+from potd.rounds.events import Await, Effect, Fetch, Ignore, Note, Propose, Run, Settle, Share, Unfetch, View
+from potd.rounds.tally import choose, make_seal, make_update, name_of, seal_fault, seal_reports
 from potd.rounds.validator import SAY_AGAIN_TICKS, Validator, draft_note, report_note
+from potd.wire.blocks import miners_max
 from potd.wire.codec import decode, encode
 from potd.wire.envelope import Signed, Verified, verify
 from potd.wire.ids import NO_BLOB, account_id
@@ -17,13 +18,13 @@ from potd.wire.jobs import Aggregate, Aggregated, Failed, Judgement, Payload
 from potd.wire.rounds import (
     Commitment,
     Draft,
-    Named,
     Outcome,
     Report,
     Seal,
     Step,
     Update,
     payload_binding,
+    report_fault,
 )
 from tests.rounds.bench import (
     ELECTORATE,
@@ -40,7 +41,6 @@ from tests.rounds.bench import (
     commitment,
     draft,
     model_blobs,
-    name_of,
     only,
     opened_after,
     revealing,
@@ -112,9 +112,18 @@ def reports_in(effects: list[Effect]) -> list[Verified[Report]]:
             if isinstance(message.body, Report):
                 assert isinstance(before, Note), "said before it was written"
                 assert before.name == report_note(TASK, Step(message.body.step))
-                assert decode(before.data, Seal).reports == (effect.signed,)
+                assert noted(before.data) == effect.signed
                 found.append(message)  # type: ignore[arg-type]  # its body is a Report
     return found
+
+
+def noted(data: bytes) -> Signed:
+    """The report that a note remembers."""
+    note = decode(data, Seal, Signed)
+    if isinstance(note, Signed):
+        return note
+    assert isinstance(note, Seal)
+    return seal_reports(note, NETWORK)[0].signed
 
 
 # Seal
@@ -128,9 +137,7 @@ def test_it_reports_when_all_are_in() -> None:
     effects, reason = validator.on_heard(ALL[3])
     assert reason == ""
     report = reports_in(effects)[0].body
-    arrived = {MINERS[3]: 2}
-    held = sorted(Named(one.body.miner, name_of(one), arrived.get(one.body.miner, 0)) for one in ALL)
-    assert report == Report(TASK, 3, Step.SEAL.value, tuple(held), (), ())
+    assert report == Report(TASK, 3, Step.SEAL.value, tuple(sorted(map(name_of, ALL))), (), (), b"", 2)
 
 
 def test_it_reports_at_the_deadline_what_it_has() -> None:
@@ -138,7 +145,7 @@ def test_it_reports_at_the_deadline_what_it_has() -> None:
     validator.on_heard(ALL[1])
     assert reports_in(ticks(validator, TRAIN.deadline_ticks - 1)) == []
     (report,) = reports_in(ticks(validator, 1))
-    assert [one.subject for one in report.body.held] == [MINERS[1]]
+    assert report.body.names == (name_of(ALL[1]),)
 
 
 def test_it_does_not_wait_for_who_is_suspended_or_not_yet_counted() -> None:
@@ -152,7 +159,7 @@ def test_it_does_not_wait_for_who_is_suspended_or_not_yet_counted() -> None:
     validator.on_heard(ALL[2])
     effects, _ = validator.on_heard(ALL[3])
     (report,) = reports_in(effects)
-    assert sorted(one.subject for one in report.body.held) == sorted(MINERS[2:]), "the suspended one is not named"
+    assert set(report.body.names) == {name_of(one) for one in ALL[2:]}, "the suspended one is not named"
 
 
 def test_a_report_is_final() -> None:
@@ -225,7 +232,7 @@ def test_a_commitment_that_cannot_count_is_refused(message: Verified[Commitment]
     _, validator = training()
     assert why_not(validator.on_heard(message)) == reason
     (report,) = reports_in(ticks(validator, TRAIN.deadline_ticks))
-    assert report.body.held == ()
+    assert report.body.names == ()
 
 
 def test_a_commitment_to_the_next_round_waits_for_it() -> None:
@@ -237,8 +244,8 @@ def test_a_commitment_to_the_next_round_waits_for_it() -> None:
     assert validator.on_heard(commitment(3, replace(after, model=blob("wrong")))) == ([], "")
     change(parts, validator, SEALED)
     (report,) = reports_in(change(parts, validator, after))
-    named = {one.subject: (one.digest, one.ticks) for one in report.body.held}
-    assert named == {one.body.miner: (name_of(one), 0) for one in early[:3]}, "the one to another model is not named"
+    assert set(report.body.names) == {name_of(one) for one in early[:3]}, "the one to another model is not named"
+    assert report.body.ticks == 0
 
 
 def test_the_primary_proposes_the_seal_that_a_quorum_of_reports_obliges_to() -> None:
@@ -252,7 +259,7 @@ def test_the_primary_proposes_the_seal_that_a_quorum_of_reports_obliges_to() -> 
     expected = make_seal(
         TASK,
         3,
-        [verify(one, NETWORK, Report) for one in proposed.reports],
+        seal_reports(proposed, NETWORK),
         {name_of(one): one.signed for one in ALL},
         2,
     )
@@ -264,7 +271,7 @@ def test_the_primary_proposes_the_seal_that_a_quorum_of_reports_obliges_to() -> 
 def test_a_backup_awaits_the_seal_and_proposes_nothing() -> None:
     _, validator = training(index=1)
     effects = [effect for index in (0, 2, 3) for effect in validator.on_report(seal_report(index))[0]]
-    assert [type(one) for one in effects] == [Await]
+    assert [type(one) for one in only(effects, Await, Propose)] == [Await]
 
 
 def test_a_new_primary_proposes_what_the_old_one_owed() -> None:
@@ -300,7 +307,7 @@ def test_a_second_face_that_no_report_names_is_not_kept() -> None:
     validator.on_heard(ALL[3])
     assert validator.on_heard(commitment(3, salt="the other face")) == ([], "")
     (report,) = reports_in(ticks(validator, TRAIN.deadline_ticks))
-    assert [one.digest for one in report.body.held] == [name_of(ALL[3])]
+    assert report.body.names == (name_of(ALL[3]),)
 
 
 @pytest.mark.parametrize(
@@ -321,24 +328,77 @@ def test_a_report_that_cannot_count_is_refused(message: Verified[Report], reason
     assert why_not(validator.on_report(message)) == reason
 
 
+def test_a_miner_that_all_have_heard_may_leave_before_their_reports_have_come() -> None:
+    parts, validator = training()
+    change(parts, validator, replace(TRAIN, seats=TRAIN.seats[1:]))
+    effects, reason = validator.on_report(seal_report(1, *ALL))
+    assert reason == ""
+    assert only(effects, Ignore) == []
+
+
+def test_a_report_that_names_more_than_can_be_is_refused() -> None:
+    parts = bench()
+    electorate = replace(ELECTORATE, keys=(*KEYS, *(bytes([index]) * 32 for index in range(27))))
+    validator = Validator(
+        SIGNERS[0], electorate, parts.desk, parts.keeper, reveal_ticks=20, work_ticks_max=50, noted={}, drafted=b""
+    )
+    change(parts, validator, TRAIN)
+    names = tuple(at.to_bytes(12, "big") + bytes(20) for at in range(2 * miners_max(31) + 1))
+    said = [SIGNERS[1].verified(replace(seal_report(1).body, names=each)) for each in (names, names[1:])]
+    assert why_not(validator.on_report(said[0])) == "false: report on more than there can be"
+    assert validator.on_report(said[1]) == ([], "")
+
+
+def test_two_miners_whose_names_begin_alike_do_not_make_a_report_that_is_none() -> None:
+    """Who makes two accounts of twelve equal bytes can be named with one of them only."""
+    parts, validator = training()
+    twin = MINERS[0][:12] + bytes(20)
+    seats = tuple(sorted((*TRAIN.seats, replace(TRAIN.seats[0], account=twin, key=KEYS[1])), key=lambda s: s.account))
+    change(parts, validator, replace(TRAIN, seats=seats))
+    for one in ALL:
+        validator.on_heard(one)
+    effects, _ = validator.on_heard(SIGNERS[1].verified(replace(ALL[0].body, miner=twin)))
+    (report,) = reports_in(effects)
+    assert report_fault(report.body) == ""
+    assert len(report.body.names) == 4
+
+
 def test_a_validators_first_report_stands() -> None:
     _, validator = training()
     for one in (seal_report(1), seal_report(2), seal_report(1, *ALL)):
         validator.on_report(one)
     (proposed,) = [one.record for one in ticks(validator, TRAIN.deadline_ticks) if isinstance(one, Propose)]
     assert isinstance(proposed, Seal)
-    assert set(proposed.reports) >= {seal_report(1).signed, seal_report(2).signed}
+    assert set(seal_reports(proposed, NETWORK)) >= {seal_report(1), seal_report(2)}
 
 
-def test_an_unanswered_report_is_said_again_with_what_it_names() -> None:
-    _, validator = training()
+def test_an_unanswered_report_is_said_again_with_what_it_names_and_the_primarys_does_not() -> None:
+    """Not with all of it: with a thousand miners that would fill every line."""
+    _, validator = training(index=1)
     for one in ALL[:3]:
         validator.on_heard(one)
     effects, _ = validator.on_heard(ALL[3])
     (report,) = reports_in(effects)
     again = [one.signed for one in ticks(validator, SAY_AGAIN_TICKS) if isinstance(one, Share)]
-    assert again[0] == report.signed
-    assert sorted(again[1:], key=encode) == sorted((one.signed for one in ALL), key=encode)
+    assert again == [report.signed], "the primary has not said yet what it has"
+    validator.on_report(seal_report(0, *ALL[:3]))
+    again = [one.signed for one in ticks(validator, SAY_AGAIN_TICKS) if isinstance(one, Share)]
+    assert again == [report.signed, ALL[3].signed]
+
+
+def test_it_reports_what_it_has_when_a_quorum_has() -> None:
+    """A primary that lacks something does not wait for its own deadline: its report says what it must be shown."""
+    _, validator = training()
+    validator.on_heard(ALL[0])
+    assert reports_in([effect for index in (1, 2) for effect in validator.on_report(seal_report(index, *ALL))[0]]) == []
+    effects, _ = validator.on_report(seal_report(3, *ALL))
+    (report,) = reports_in(effects)
+    assert report.body.names == (name_of(ALL[0]),)
+    assert only(effects, Propose) == [], "three are named that it has not seen"
+    effects = [effect for one in ALL[1:] for effect in validator.on_heard(one)[0]]
+    (proposed,) = [one.record for one in effects if isinstance(one, Propose)]
+    assert isinstance(proposed, Seal)
+    assert len(proposed.commitments) == 4
 
 
 # Reveal and update
@@ -359,9 +419,7 @@ def test_it_reports_payloads_when_all_are_held() -> None:
     assert reports_in(get(parts, validator, *PAYLOADS[:3])) == []
     effects = get(parts, validator, PAYLOADS[3])
     (report,) = reports_in(effects)
-    assert {one.subject: one.digest for one in report.body.held} == {
-        one.body.miner: one.body.payload.root for one in ALL
-    }
+    assert report.body.held == b"\xf0"
     job = Aggregate(1, SPEC, 3, TRAIN.model, TRAIN.momentum, PARTS)
     assert only(effects, Run) == [Run("arithmetic", job)], "most often what the draft will ask for"
 
@@ -371,7 +429,51 @@ def test_it_reports_what_it_holds_when_its_patience_ends() -> None:
     get(parts, validator, PAYLOADS[0])
     assert reports_in(ticks(validator, 19)) == []
     (report,) = reports_in(ticks(validator, 1))
-    assert [one.digest for one in report.body.held] == [PAYLOADS[0].root]
+    assert report.body.held == b"\x80"
+
+
+LYING = SIGNERS[2].verified(replace(update_report(2).body, held=b"\xff\xff"))
+
+
+def test_a_report_on_other_payloads_than_were_sealed_is_refused() -> None:
+    _, validator = sealed()
+    assert why_not(validator.on_report(LYING)) == "false: report of a set of 4 positions in 2 bytes"
+
+
+def test_a_report_on_other_payloads_that_came_before_the_seal_is_forgotten_with_it() -> None:
+    """Else a liar's could not be told from an honest one that is early, and would stand in the draft."""
+    parts, validator = training()
+    assert validator.on_report(LYING) == ([], "")
+    change(parts, validator, SEALED)
+    validator.on_certified()
+    get(parts, validator, *PAYLOADS)
+    validator.on_report(update_report(1, *ALL))
+    effects, _ = validator.on_report(update_report(3, *ALL))
+    drafts = [verify(one.signed, NETWORK, Report, Draft).body for one in effects if isinstance(one, Share)]
+    assert [LYING.signed in one.reports for one in drafts if isinstance(one, Draft)] == [False]
+
+
+def test_a_draft_with_a_report_on_other_payloads_is_refused() -> None:
+    _, validator = sealed(index=1)
+    lying = draft(0, [update_report(0, *ALL), LYING, update_report(3, *ALL)])
+    assert why_not(validator.on_draft(lying)) == "false: draft with a set of 4 positions in 2 bytes"
+
+
+def test_a_draft_with_such_a_report_that_came_before_the_seal_is_forgotten_with_it() -> None:
+    parts, validator = training(index=1)
+    lying = draft(0, [update_report(0, *ALL), LYING, update_report(3, *ALL)])
+    assert validator.on_draft(lying) == ([], "")
+    change(parts, validator, SEALED)
+    validator.on_certified()
+    get(parts, validator, *PAYLOADS)
+    assert only(validator.on_answer(added_up(1)), Await) == [], "it expects no update of it"
+    assert only(ticks(validator, 60), Await) == []
+
+
+def test_an_update_with_a_report_on_other_payloads_is_refused() -> None:
+    _, validator = backup()
+    update = replace(right_update(ALL, REPORTS), reports=signed([REPORTS[0], LYING, REPORTS[2]]))
+    assert validator.judge_update(update, final=False) == ("a set of 4 positions in 2 bytes", [])
 
 
 def test_what_is_not_wanted_any_more_is_not_fetched_any_more() -> None:

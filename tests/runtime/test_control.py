@@ -31,6 +31,7 @@ from potd.wire.codec import encode
 from potd.wire.envelope import Signer
 from potd.wire.genesis import PROTOCOL, Allotment, Genesis, Parameters, genesis_digest
 from potd.wire.ids import account_id
+from potd.wire.operations import Transfer
 from tests.runtime.cable import Cable
 
 SEED = bytes(32)
@@ -129,6 +130,33 @@ def test_a_transfer_is_answered_when_it_is_executed(tmp_path: Path) -> None:
         own = await bench.ask("balance")
         assert own["account"] == ACCOUNT.hex()
         assert own["nonce"] == 1
+
+    on_bench(tmp_path, play)
+
+
+def test_an_operation_that_somebody_else_has_signed_is_passed_on_and_answered_with_its_receipt(tmp_path: Path) -> None:
+    async def play(bench: Bench) -> None:
+        other = Signer(bytes([1]) * 32, bench.node.network)
+        await bench.ask("transfer", to=account_id(other.key).hex(), amount_micro=10**6)
+        signed = other.sign(Transfer(account_id(other.key), 0, ACCOUNT, 1, ""))
+        text = base64.b64encode(encode(signed)).decode()
+        assert (await bench.ask("operation", signed=text))["height"] == bench.node.height == 2
+        assert (await bench.ask("balance", account=account_id(other.key).hex()))["nonce"] == 1
+        again = await bench.ask("operation", signed=text)  # as who missed the answer does
+        assert again["height"] == 2
+        late = other.sign(Transfer(account_id(other.key), 0, ACCOUNT, 2, ""))
+        text = base64.b64encode(encode(late)).decode()
+        assert await bench.refused("operation", signed=text) == (Exit.REFUSED, "nonce 0 where 1 is due")
+
+    on_bench(tmp_path, play)
+
+
+def test_an_operation_with_a_wrong_signature_is_refused_at_once(tmp_path: Path) -> None:
+    async def play(bench: Bench) -> None:
+        signed = Signer(SEED, bytes(32)).sign(Transfer(ACCOUNT, 0, ACCOUNT, 1, ""))  # for another network
+        text = base64.b64encode(encode(signed)).decode()
+        reason = "the operation cannot be read: wrong signature on Transfer"
+        assert await bench.refused("operation", signed=text) == (Exit.REFUSED, reason)
 
     on_bench(tmp_path, play)
 
