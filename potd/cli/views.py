@@ -161,6 +161,7 @@ def status_text(answer: dict[str, Any]) -> str:
     tell("doing", "doing")
     if "roles" in answer:
         told.append(("roles", " and ".join(answer["roles"]) or "client"))
+    tell("seat", "seat")
     tell("network", "network_name", "network", form="{} ({:.16})")
     tell("height", "height")
     if "view" in answer:

@@ -75,13 +75,21 @@ class Executed:
 
 
 @dataclass(frozen=True)
+class Ending:
+    """Another set of validators has been agreed, and decides what comes after this height: nothing above it is ordered
+    here. Told before the Executed (or followed) that makes it known, and after a restart before anything else."""
+
+    height: int
+
+
+@dataclass(frozen=True)
 class Certificated:
     """Somebody showed a certificate; its signatures have been checked."""
 
     certificate: Certificate
 
 
-Input = Ticked | Received | Held | Proposed | Awaited | Settled | Judged | Executed | Certificated
+Input = Ticked | Received | Held | Proposed | Awaited | Settled | Judged | Executed | Ending | Certificated
 
 # Effects
 

@@ -17,6 +17,7 @@ from potd.consensus.events import (
     Certify,
     Deliver,
     Effect,
+    Ending,
     Enter,
     Executed,
     FetchBatch,
@@ -37,11 +38,19 @@ from potd.consensus.events import (
     Ticked,
 )
 from potd.consensus.patience import Patience, slot_key
-from potd.consensus.quorum import Group
+from potd.consensus.quorum import Group, certificate_fault
 from potd.consensus.restart import recall
 from potd.consensus.retransmission import refusals_again, votes_again
 from potd.consensus.slots import Ballot, Log, Slot, order_in
-from potd.consensus.view_change import NULL_DIGEST, Carried, carry_over, new_view_fault, view_change_fault
+from potd.consensus.view_change import (
+    NULL_DIGEST,
+    Carried,
+    carry_over,
+    era_fault,
+    new_view_fault,
+    stables_of,
+    view_change_fault,
+)
 from potd.wire.blocks import NULL, Batch, Certificate, Header
 from potd.wire.consensus import (
     Commit,
@@ -59,16 +68,18 @@ STATUS_TICKS = 20  # how often a replica says where it stands: one second
 
 
 class Replica:
-    """A member of `group`. Between calls of `step` its state is a function of its inputs alone."""
+    """A member of `group`, for the heights that this group decides: each set of validators has replicas of its own,
+    which begin in view 0 above its base, with the base's certificate given by `restore`, and say nothing any more once
+    the last height of the set is permanent. Between calls of `step` its state is a function of its inputs alone."""
 
     def __init__(self, signer: Signer, group: Group, *, patience_ticks: int, window: int) -> None:
         self.signer = signer
         self.group = group
         self.view = 0
         self.active = True  # false between leaving a view and entering the next
-        self.stable = 0
+        self.stable = group.base
         self.certificate: Certificate | None = None
-        self.executed = 0
+        self.executed = group.base
         self._patience = Patience(patience_ticks, len(group.keys))
         self._window = window
         self._log = Log(window)
@@ -96,9 +107,23 @@ class Replica:
     def is_primary(self) -> bool:
         return self.active and self.primary == self.key
 
+    @property
+    def ends(self) -> int | None:
+        """The last height of our group, once that is known."""
+        return self._log.ends
+
+    @property
+    def done(self) -> bool:
+        """Whether the last height of our group is permanent: others decide from here on."""
+        return self.ends is not None and self.stable >= self.ends
+
+    def next_seq(self) -> int:
+        """The sequence number that we, as primary, would give out next."""
+        return max(self._assigned, self.stable, self.executed) + 1
+
     def may_propose(self) -> bool:
         """Whether there is a free sequence number between the watermarks for us to give out."""
-        return self.is_primary and self._log.between(self.stable, self._next_seq())
+        return self.is_primary and self._log.between(self.stable, self.next_seq())
 
     def in_flight(self) -> int:
         """Sequence numbers given out and not executed here."""
@@ -112,6 +137,8 @@ class Replica:
 
     def step(self, event: Input) -> list[Effect]:
         """Take one input. Never raises on what a peer said."""
+        if self.done:
+            return []
         match event:
             case Ticked(timed):
                 return self._on_tick(timed)
@@ -131,6 +158,10 @@ class Replica:
                 return self._on_judged(event)
             case Executed(header):
                 return self._on_executed(header)
+            case Ending(height):
+                assert self.executed <= height, "told of the end behind it"
+                self._log.ends = height
+                return []
             case Certificated(certificate):
                 return self._on_certificate(certificate)
             case _:
@@ -138,7 +169,7 @@ class Replica:
 
     def _on_message(self, message: Verified[Any]) -> list[Effect]:
         if message.sender not in self.group:
-            return [Reject(message.sender, "not a validator")]
+            return self._on_stranger(message)
         body = message.body
         match body:
             case PrePrepare():
@@ -160,14 +191,32 @@ class Replica:
             case _:
                 return [Reject(message.sender, f"{type(body).__name__} is not for consensus")]
 
-    # Normal case [4.2]
+    def _on_stranger(self, message: Verified[Any]) -> list[Effect]:
+        """Validators before us may still be behind, and those after us ahead: only who speaks of heights that are ours
+        for sure is false."""
+        body = message.body
+        if isinstance(body, Status) and body.stable < self.group.base:
+            return self._on_status(message)
+        if isinstance(body, NewView):
+            due = [one + 1 for one in stables_of(body)]
+        elif isinstance(body, Status | ViewChange):
+            due = [body.stable + 1]
+        else:
+            due = [body.height if isinstance(body, Header) else body.seq]
+        if any(self.group.base < one <= self._horizon() for one in due):
+            return [Reject(message.sender, "not a validator")]
+        return [Ignore(message.sender, "not a validator of this era")]
 
-    def _next_seq(self) -> int:
-        return max(self._assigned, self.stable, self.executed) + 1
+    def _horizon(self) -> int:
+        """Up to which height our group decides for sure: a change that we do not know of is agreed on above `executed`,
+        and takes force a window later."""
+        return self.executed + self._window if self.ends is None else self.ends
+
+    # Normal case [4.2]
 
     def _propose(self, digest: Digest, batch: Batch) -> list[Effect]:
         assert self.may_propose(), "proposed without a free sequence number"
-        seq = self._next_seq()
+        seq = self.next_seq()
         self._assigned = seq
         self._batches[digest] = batch
         order = self.signer.verified(PrePrepare(self.view, seq, digest))
@@ -192,6 +241,8 @@ class Replica:
 
     def _on_pre_prepare(self, message: Verified[PrePrepare]) -> list[Effect]:
         body = message.body
+        if not self._log.between(self.stable, body.seq):  # first: other validators have other primaries
+            return [Ignore(message.sender, "pre-prepare outside the view or the watermarks")]
         if message.sender != self.group.primary(body.view):
             return [Reject(message.sender, "pre-prepare by another than the primary")]
         if not self._current(body.view, body.seq):
@@ -266,6 +317,9 @@ class Replica:
         assert ballot.order is not None
         if self.key in ballot.commits or slot.chosen is not None:
             return []  # a quorum has agreed meanwhile; the judgement came too late to count
+        said = slot.refusals.get(self.key)
+        if said is not None and said.body.view == ballot.view:
+            return []  # before a restart
         # The view change is written first: a restart between the two must not find us able to agree after all.
         here = ballot.view == self.view and self.active
         effects = self._suspect(f"refused its batch at {ballot.seq}: {why}") if here else []
@@ -530,6 +584,7 @@ class Replica:
 
     def _leave_for(self, view: int, reason: str) -> list[Effect]:
         """Stop accepting in this view, and say what may have been committed. [4.4]"""
+        assert not self.done, "a view change from the end of our era would count in the next one"
         assert view > self.view or not self.active
         effects: list[Effect] = [Suspect(self.view, self.primary, reason)]
         self.view = view
@@ -552,7 +607,12 @@ class Replica:
         known = self._view_changes.get(message.sender)
         if known is not None and known.body.view >= view:
             return []  # a replica's newest view change is the one that counts
+        elsewhere = era_fault([message.body.stable], self.group, self.ends)
+        if elsewhere:
+            return [Ignore(message.sender, elsewhere), *self._learn(message.body.certificate)]
         fault = view_change_fault(message, self.group, self._window)
+        if fault and message.body.stable > self._horizon():
+            return [Ignore(message.sender, "view change from far ahead, perhaps of later validators")]
         if fault:
             return [Reject(message.sender, fault)]
         self._view_changes[message.sender] = message
@@ -565,6 +625,11 @@ class Replica:
             # f + 1 claim higher views: join the smallest, without waiting for our own timer. [4.5.2]
             return effects + self._leave_for(claims[0], "f + 1 replicas have left for higher views")
         return effects + self._gather(view)
+
+    def _learn(self, certificates: Sequence[Certificate]) -> list[Effect]:
+        """What one who counts for nothing here can prove all the same, such as that our era has ended."""
+        proved = [one for one in certificates if not certificate_fault(one, self.group)]
+        return [effect for one in proved for effect in self._on_certificate(one)]
 
     def _gather(self, view: int) -> list[Effect]:
         """With a quorum of view changes the timer starts, and the new primary begins. [4.4, 4.5.2]"""
@@ -593,7 +658,13 @@ class Replica:
         view = message.body.view
         if view < self.view or (view == self.view and self.active):
             return [Ignore(message.sender, "new view that is past")]
+        stables = stables_of(message.body)
+        elsewhere = era_fault(stables, self.group, self.ends)
+        if elsewhere:
+            return [Ignore(message.sender, f"new view with a {elsewhere}")]
         fault, carried, orders = new_view_fault(message, self.group, self._window)
+        if fault and max(stables, default=0) > self._horizon():
+            return [Ignore(message.sender, "new view from far ahead, perhaps of later validators")]
         if fault:
             return [Reject(message.sender, fault)]
         assert carried is not None
@@ -644,6 +715,11 @@ class Replica:
             return []
         self._answered.add(peer)
         effects: list[Effect] = []
+        if theirs.stable < self.group.base:
+            # Of the era before: its views are nothing to ours, but this certificate leads out of it, or is a hint.
+            return [Send(peer, self.certificate)] if self.certificate is not None else []
+        if self.ends is not None and theirs.stable >= self.ends:
+            return []  # of an era after ours; it will answer ours
         if theirs.view < self.view or (theirs.view == self.view and theirs.changing):
             if self.active and self._new_view is not None:
                 effects.append(Send(peer, self._new_view))
@@ -673,7 +749,7 @@ class Replica:
             self.certificate = certificate
         if executed is not None:
             self.executed = executed.height
-        assert self.executed >= self.stable, "restored to a state before its checkpoint"
+        assert self.executed >= self.stable >= self.group.base, "restored to a state before its checkpoint"
         past = recall(records, self.stable, self.group, self._window)
         self._log, self._checkpoints, self._carried = past.log, past.checkpoints, past.carried
         self.view, self.active, self._assigned = past.view, past.active, past.assigned

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from potd.consensus.checkpoint import Checkpoints
 from potd.consensus.quorum import Group
 from potd.consensus.slots import Log, order_in
-from potd.consensus.view_change import new_view_fault
+from potd.consensus.view_change import era_fault, new_view_fault, stables_of
 from potd.wire.blocks import Batch, Header, batch_digest
 from potd.wire.consensus import Commit, NewView, Prepare, Prepared, PrePrepare, Refusal, ViewChange
 from potd.wire.envelope import Signed, Verified, verify
@@ -63,6 +63,10 @@ def _signed(found: Recalled, signed: Signed, stable: int, group: Group) -> None:
     message = verify(signed, group.network, PrePrepare, Prepare, Commit, Header, ViewChange, NewView, Refusal)
     body = message.body
     match body:
+        case NewView() if era_fault(stables_of(body), group, None):
+            pass  # of an earlier set of validators that we were in
+        case ViewChange() if era_fault([body.stable], group, None):
+            pass
         case NewView():
             if body.view >= found.view:
                 found.view, found.active, found.new_view, found.view_change = body.view, True, signed, None

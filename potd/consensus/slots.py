@@ -84,12 +84,17 @@ class Log:
     """The slots between the watermarks. [4.2, 4.3]"""
 
     def __init__(self, window: int) -> None:
+        self.ends: int | None = None  # the last height of these validators, once that is known
         self._window = window
         self._slots: dict[int, Slot] = {}
 
     def between(self, stable: int, seq: int) -> bool:
-        """Whether `seq` lies between the watermarks."""
-        return stable < seq <= stable + self._window
+        """Whether `seq` lies between the watermarks, and is these validators' to decide.
+
+        A change of the validators takes force a window above the height that agrees on it. So the watermarks of a
+        replica that has not executed that height do not reach beyond the end, and one that has executed it knows.
+        """
+        return stable < seq <= stable + self._window and (self.ends is None or seq <= self.ends)
 
     def slot(self, seq: int) -> Slot:
         if seq not in self._slots:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from potd.consensus.quorum import Group, certificate_fault
 from potd.wire.blocks import NULL, Certificate, batch_digest
-from potd.wire.codec import Malformed
+from potd.wire.codec import Malformed, decode
 from potd.wire.consensus import NewView, Prepare, Prepared, PrePrepare, ViewChange
 from potd.wire.envelope import Verified, attests, verify
 from potd.wire.ids import Digest
@@ -56,6 +57,32 @@ def view_change_fault(message: Verified[ViewChange], group: Group, window: int) 
             return fault
         last = proof.seq
     return ""
+
+
+def era_fault(stables: Iterable[int], group: Group, ends: int | None) -> str:
+    """Why view changes from these checkpoints are of another set of validators, whose views have nothing to do with
+    ours, or nothing if they are not. Honest ones come late, or early. `ends` is the last height of our era, if known.
+
+    Who has seen `base` become permanent is of our era, and who has not is of the one before: no replica leaves a view
+    once the end of its era is permanent to it.
+    """
+    for stable in stables:
+        if stable < group.base:
+            return "view change of earlier validators"
+        if ends is not None and stable >= ends:
+            return "view change of later validators"
+    return ""
+
+
+def stables_of(body: NewView) -> list[int]:
+    """The checkpoints of the view changes that a new view shows, as far as they can be read."""
+    stables: list[int] = []
+    for signed in body.view_changes:
+        try:
+            stables.append(decode(signed.payload, ViewChange).stable)
+        except Malformed:
+            continue  # new_view_fault says so
+    return stables
 
 
 @dataclass(frozen=True)

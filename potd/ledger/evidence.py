@@ -9,11 +9,12 @@ answer to each of these questions for ever:
     Header               what is the state at this height?
     ViewChange, NewView  what does it bring into this view, or begin it with?
     Report               what did it hold at the end of this step of this round?
+    Draft                from which reports does it, as primary of this view, make the update of this round?
 
 Sequence numbers and heights are never used twice, so the first four need no more than the signatures. Views begin
 afresh with every set of validators, so the fifth is one question only within an era; a correct replica never leaves a
 view once the last height of its era is stable, so the stable height that a view change states tells the era. A Draft
-states a view and no height, from which no era can be told: two of them prove nothing.
+names its era itself.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ from potd.wire.codec import Malformed, decode
 from potd.wire.consensus import Commit, NewView, Prepare, PrePrepare, Refusal, ViewChange, quorum_of
 from potd.wire.envelope import Signed, verify
 from potd.wire.ids import Digest, Key, short
-from potd.wire.rounds import Report
+from potd.wire.rounds import Draft, Report
 
-Word = PrePrepare | Prepare | Commit | Header | ViewChange | NewView | Refusal | Report
-_WORDS: tuple[type[Word], ...] = (PrePrepare, Prepare, Commit, Header, ViewChange, NewView, Refusal, Report)
+Word = PrePrepare | Prepare | Commit | Header | ViewChange | NewView | Refusal | Report | Draft
+_WORDS: tuple[type[Word], ...] = (PrePrepare, Prepare, Commit, Header, ViewChange, NewView, Refusal, Report, Draft)
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,8 @@ def _question(word: Word, court: Court) -> tuple[object, ...] | None:
             return kind, word.height
         case Report():
             return kind, word.task, word.round, word.step
+        case Draft():
+            return kind, word.base, word.view, word.task, word.round, word.step
         case ViewChange():
             era = court.era(word.stable)
             return None if era is None else (kind, word.view, era)

@@ -12,7 +12,7 @@ class Follower:
     """Asks one peer at a time for the blocks from our height up to what is known to be certified."""
 
     def __init__(self, grace_ticks: int) -> None:
-        self._grace = grace_ticks
+        self.grace_ticks = grace_ticks
         self._target = 0
         self._peers: dict[Key, int] = {}  # connected peers and the height that they have claimed
         self._asked: Key | None = None
@@ -31,6 +31,12 @@ class Follower:
     def seen(self, height: int) -> None:
         """This height is certified."""
         self._target = max(self._target, height)
+
+    def hinted(self, peer: Key | None, height: int) -> None:
+        """This height is said to be certified, by validators whom we do not know yet. Whoever sent that may show what
+        leads there; if it came by gossip (None), anybody may. Worth one question to each, as any claim."""
+        for one in self._peers if peer is None else [peer] if peer in self._peers else []:
+            self._peers[one] = max(self._peers[one], height)
 
     def target(self) -> int:
         """What there is to reach: certified for sure, or claimed by a peer and worth asking for."""
@@ -57,7 +63,7 @@ class Follower:
             self._asked = None
             if height >= self.target():
                 return None
-        if self._behind_ticks <= self._grace:
+        if self._behind_ticks <= self.grace_ticks:
             return None
         peers = sorted(self._peers)
         if self._target <= height:  # nothing but a claim: whoever makes it may show it

@@ -5,18 +5,19 @@ Needs only genesis and certified blocks, and believes neither: every certificate
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from potd.consensus.quorum import Group, blocks_fault, certified_runs
+from potd.consensus.quorum import blocks_fault, certified_runs
 from potd.ledger.apply import execute
 from potd.ledger.entries import Task
 from potd.ledger.state import Ledger, genesis_ledger, supply
+from potd.node.eras import group_of, horizon
 from potd.node.tasks import view_of
 from potd.rounds.plan import assign, in_whole
 from potd.wire.blocks import Block
 from potd.wire.codec import decode
-from potd.wire.genesis import Genesis, genesis_digest
+from potd.wire.genesis import Genesis
 from potd.wire.ids import AccountId, TaskId
 from potd.wire.rounds import Commitment, Outcome, Update
 from potd.wire.tasks import TaskSpec
@@ -65,17 +66,19 @@ def replay(genesis: Genesis, blocks: Iterable[Block], task: TaskId, sizes: Seque
     opening = supply(ledger)
     conserved = True
     rounds: list[Round] = []
-    group = Group(genesis_digest(genesis), tuple(seat.key for seat in ledger.validators()))
-    for block in _proved(blocks, group):
-        header = block.header
-        before = ledger.task(task)
-        executed = execute(ledger, block.batch)
-        if executed.header != header:
-            raise ValueError(f"height {header.height}: its header does not follow from the blocks before it")
-        ledger = executed.ledger
-        conserved = conserved and supply(ledger) == opening
-        after, spec = ledger.task(task), ledger.spec(task)
-        if before is not None and after is not None and spec is not None:
+    for run in certified_runs(blocks):
+        _check(run, ledger)
+        for block in run:
+            header = block.header
+            before = ledger.task(task)
+            executed = execute(ledger, block.batch)
+            if executed.header != header:
+                raise ValueError(f"height {header.height}: its header does not follow from the blocks before it")
+            ledger = executed.ledger
+            conserved = conserved and supply(ledger) == opening
+            after, spec = ledger.task(task), ledger.spec(task)
+            if before is None or after is None or spec is None:
+                continue
             for record in block.batch.records:
                 if isinstance(record, Update) and record.task == task and record.round == before.round:
                     counted = after.counted_rounds > before.counted_rounds
@@ -84,17 +87,18 @@ def replay(genesis: Genesis, blocks: Iterable[Block], task: TaskId, sizes: Seque
     return History(tuple(rounds), ledger, conserved)
 
 
-def _proved(blocks: Iterable[Block], group: Group) -> Iterator[Block]:
-    """The blocks, once the certificate that vouches for them has been checked."""
-    height = 0
-    for run in certified_runs(blocks):
-        fault = blocks_fault(run, group)
-        if [block.header.height for block in run] != list(range(height + 1, height + 1 + len(run))):
-            fault = "a height is missing"
-        if fault:
-            raise ValueError(f"height {height + 1}: {fault}")
-        yield from run
-        height += len(run)
+def _check(run: Sequence[Block], ledger: Ledger) -> None:
+    """Whether those vouch for these blocks who decide what comes after the ledger's height, as it says itself.
+
+    Raises ValueError. The last height of an era is always certified, so that no run goes beyond it."""
+    first = ledger.height + 1
+    fault = blocks_fault(run, group_of(ledger.network, ledger.seats()))
+    if [block.header.height for block in run] != list(range(first, first + len(run))):
+        fault = "a height is missing"
+    elif run[-1].header.height > horizon(ledger):
+        fault = "other validators began before the last height of those before them was certified"
+    if fault:
+        raise ValueError(f"height {first}: {fault}")
 
 
 def _contributions(task: Task, spec: TaskSpec, update: Update, sizes: Sequence[int]) -> tuple[Contribution, ...]:

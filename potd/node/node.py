@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, assert_never
 
 from potd.consensus import events as pbft
-from potd.consensus.quorum import Group, blocks_fault, certificate_fault, certified_runs
+from potd.consensus.quorum import blocks_fault, certificate_fault, certified_runs
 from potd.consensus.replica import Replica
 from potd.gossip.admit import Ordered, admit_certificate, admit_commitment, admit_frame, admit_operation
 from potd.ledger.apply import execute
@@ -22,6 +22,7 @@ from potd.ledger.state import Ledger, genesis_ledger
 from potd.node import events as out
 from potd.node.agenda import Agenda, operation_key
 from potd.node.court import Court
+from potd.node.eras import ERA_NOTE, era_of, horizon
 from potd.node.events import Effect, Input
 from potd.node.follow import GRACE_TICKS, Follower
 from potd.node.operations import Operations
@@ -30,9 +31,18 @@ from potd.rounds import events as rounds
 from potd.rounds.keeper import Desk
 from potd.rounds.part import Roles
 from potd.rounds.tally import Electorate
-from potd.wire.blocks import Batch, Block, Certificate, Header, batch_digest, record_digest
+from potd.wire.blocks import (
+    NULL,
+    Batch,
+    Block,
+    Certificate,
+    Header,
+    batch_digest,
+    record_digest,
+    validators_digest,
+)
 from potd.wire.codec import Malformed, decode, encode
-from potd.wire.consensus import Prepared, Proposal
+from potd.wire.consensus import Prepared, Proposal, Status
 from potd.wire.envelope import Signed, Signer, Verified, verify
 from potd.wire.genesis import Genesis, Parameters, genesis_digest
 from potd.wire.ids import NO_BLOB, AccountId, BlobRef, Digest, Key, TaskId, account_id, short
@@ -103,24 +113,16 @@ class Node:
             self.ledger = Ledger.from_entries(restored.entries, restored.header)
         self.account: AccountId = self.ledger.account_of(signer.key)
         self.parameters: Parameters = self.ledger.parameters()
-        keys = tuple(seat.key for seat in self.ledger.validators())
-        self.group = Group(self.network, keys)
         self.certified = restored.certificate.header.height if restored.certificate is not None else 0
-        self.replica: Replica | None = None
-        if settings.validator and signer.key in self.group:
-            self.replica = Replica(
-                signer,
-                self.group,
-                patience_ticks=self.parameters.patience_ticks,
-                window=self.parameters.window_heights,
-            )
-            self.replica.restore(restored.header, restored.certificate, restored.records)
+        self._certificate = restored.certificate  # of that height
+        self.group, self._ends = era_of(self.ledger, self.certified, restored.notes.get(ERA_NOTE, b""))
+        self.replica = self._new_replica(restored.records)
+        self._owed: int | None = None  # the height that the primary owes, on the way to the end of the era
         self._held: set[BlobRef] = set(restored.held)
-        electorate = Electorate(self.network, keys, self.group.quorum, self.group.some_honest)
         roles = Roles(
             signer,
             self.account,
-            electorate,
+            self._electorate(),
             validator=self.replica is not None,
             miner=settings.miner,
             trainer=settings.trainer,
@@ -134,6 +136,7 @@ class Node:
         self._operations = Operations(signer, self.account, self._agenda)
         self._moved: dict[TaskId, None] = {}  # tasks that have been executed upon, for `_after`
         self._unpublished: tuple[Certificate, int] | None = None
+        self._noted_era = restored.notes.get(ERA_NOTE, b"")
         self._trusted = False  # whether our arithmetic has passed its self-test
         self._workers: set[str] = set()
         self._wanted: dict[BlobRef, set[TaskId]] = {}  # blobs being fetched, and for which tasks
@@ -156,9 +159,19 @@ class Node:
             return True
         return self.ledger.account(name) is None and self.ledger.account(account_id(name)) is not None
 
+    def seat(self) -> str:
+        """Our place among the validators, or that we have none."""
+        if self.replica is None:
+            return f"ended at height {self.group.base}" if self.signer.key in self.group.before else "none"
+        return f"{self.group.keys.index(self.signer.key) + 1} of {len(self.group.keys)}"
+
     def connected(self) -> int:
         """How many other validators are connected."""
         return sum(1 for key in self.group.keys if key in self._peers)
+
+    def heeds(self, certificate: Certificate) -> bool:
+        """Whether a certificate proves something to us, or may be of validators whom we do not know yet."""
+        return certificate.header.height > self._horizon() or not certificate_fault(certificate, self.group)
 
     def batch(self, digest: Digest) -> Batch | None:
         """A batch in flight, for a peer that lacks it."""
@@ -181,20 +194,30 @@ class Node:
 
     def start(self) -> list[Effect]:
         """Once, before the first input."""
+        effects: list[Effect] = self._note_era()
+        if self.replica is None and self._ends == self.height:
+            self._follower.seen(self.height)  # executed, therefore certified: the journal was cut between the two
+        if self.replica is not None:
+            effects.append(self._log(f"validator {self.seat()}, {self.replica.describe()}"))
+        return effects + self._resume()
+
+    def _resume(self) -> list[Effect]:
+        """Tell the rounds where the ledger and consensus stand, and consensus what is due: at the start, and when an
+        era begins."""
         effects: list[Effect] = []
         for task in self.ledger.tasks():
             effects += self._from_rounds(self._desks.changed(task, self.ledger.spec(task.id), self.height))
         if self.replica is not None:
-            effects.append(self._log(f"validator {self._seat()}, {self.replica.describe()}"))
             primary = self.replica.primary if self.replica.active else None
             effects += self._from_rounds(self._desks.entered(self.replica.view, primary))
         # If the newest seal was certified before a restart, no later certificate would come to say so.
-        return effects + self._from_rounds(self._desks.certified(self.certified))
+        effects += self._from_rounds(self._desks.certified(self.certified))
+        return effects + self._owe_heights()
 
     def step(self, event: Input) -> list[Effect]:
         """Take one input. Never raises on what a peer said."""
         effects = self._dispatch(event)
-        return effects + self._propose()
+        return effects + self._turn() + self._propose()
 
     def _dispatch(self, event: Input) -> list[Effect]:
         match event:
@@ -244,9 +267,9 @@ class Node:
         if self.replica is not None:
             effects += self._from_consensus(self.replica.step(pbft.Ticked(self.connected() + 1 >= self.group.quorum)))
         effects += self._from_rounds(self._desks.tick())
-        peer = self._follower.tick(self.height)
+        peer = self._follower.tick(self._proved())
         if peer is not None:
-            effects.append(out.FetchBlocks(peer, self.height + 1))
+            effects.append(out.FetchBlocks(peer, self._proved() + 1))
         forward = self.replica is not None and self.replica.active and not self.replica.is_primary
         primary = self.replica.primary if self.replica is not None and forward else None
         again, due = self._operations.again(self.ledger, self._ticks, primary)
@@ -291,9 +314,18 @@ class Node:
             case Transfer() | Submit() | Enrol() | Leave() | Stand() | Back() | Resign() | Rekey() | Accuse():
                 return self._on_operation(message, ours=False)
             case _:
-                if self.replica is None:
-                    return []
-                return self._from_consensus(self.replica.step(pbft.Received(message)))
+                if self.replica is not None:
+                    return self._from_consensus(self.replica.step(pbft.Received(message)))
+                if isinstance(body, Status) and peer == message.sender:
+                    return self._show_behind(peer, body)
+                return []
+
+    def _show_behind(self, peer: Key, theirs: Status) -> list[Effect]:
+        """A validator that is behind asks those whom it takes for validators, and they may all have given up their
+        seats: what they have proves, or hints, that there is more."""
+        if self._certificate is None or theirs.stable >= self.certified:
+            return []
+        return [out.Send(peer, encode(self._certificate))]
 
     def _rounds_said(self, peer: Key, said: tuple[list[tuple[TaskId, rounds.Effect]], str]) -> list[Effect]:
         effects, reason = said
@@ -327,12 +359,18 @@ class Node:
         if height <= self.certified:
             return []
         fault = certificate_fault(certificate, self.group)
+        if fault and height > self._horizon():
+            self._follower.hinted(peer, height)
+            return [out.Ignore("certificate from far ahead, perhaps of later validators")]
         if fault:
             return [out.Refuse(peer, fault) if peer is not None else out.Ignore(f"certificates: {fault}")]
         if height > self.height:
             self._follower.seen(height)
         if self.replica is not None:
             return self._from_consensus(self.replica.step(pbft.Certificated(certificate)))
+        if height == self.height:
+            assert certificate.header == self.ledger.header, "the network has certified another state than ours"
+            return self._on_certified(certificate)
         return []
 
     # Operations
@@ -428,10 +466,12 @@ class Node:
         while self.replica is not None and self.replica.may_propose() and self.replica.in_flight() < IN_FLIGHT_MAX:
             # What comes while others are agreed on shares the batch after them; a round's record waits for nobody.
             # [Castro 2001, 5.1.4]
-            fewest = min(OPERATIONS_TOGETHER, self.parameters.batch_records_max) if self.replica.in_flight() else 1
+            alone = self.replica.in_flight() == 0 or self._ends is not None
+            fewest = 1 if alone else min(OPERATIONS_TOGETHER, self.parameters.batch_records_max)
             batch = self._agenda.take(self.parameters.batch_records_max, self.ledger.nonce, fewest)
-            if batch is None:
+            if batch is None and self._ends is None:
                 break
+            batch = batch or NULL  # an idle network comes to the end of an era, too
             effects += self._from_consensus(self.replica.step(pbft.Proposed(batch_digest(batch), batch)))
         return effects
 
@@ -461,6 +501,11 @@ class Node:
         # The first height stores the genesis state with it: before that there is nothing that a genesis file lacks.
         changes = executed.changes if self.height else executed.ledger.entries.items()
         self.ledger = executed.ledger
+        change = self.ledger.change()
+        if change is not None and self._ends is None:
+            self._ends = change.height
+            if self.replica is not None:
+                self.replica.step(pbft.Ending(change.height))
         self._follower.progressed()
         self._operations.executed(executed.receipts, executed.changes)
         self._moved.update((task, None) for key, _ in executed.changes if (task := task_of(key)) is not None)
@@ -476,7 +521,7 @@ class Node:
         names = [record_digest(record) for record in batch.records]
         effects += self._due([pbft.Settled(operation_key(one)) for one in batch.records if isinstance(one, Signed)])
         self._agenda.executed(names)
-        effects += self._due(self._operations.clear(self.ledger))
+        effects += self._due(self._operations.clear(self.ledger)) + self._owe_heights()
         moved = [self.ledger.task(name) for name in self._moved]
         self._moved.clear()
         for task in [one for one in moved if one is not None]:
@@ -488,7 +533,8 @@ class Node:
 
     def _on_certified(self, certificate: Certificate) -> list[Effect]:
         height = certificate.header.height
-        self.certified = max(self.certified, height)
+        if height > self.certified:
+            self.certified, self._certificate = height, certificate
         effects: list[Effect] = [out.StoreCertificate(certificate)]
         if self.replica is not None and self.replica.is_primary:
             effects.append(out.Publish("certificates", encode(certificate)))
@@ -508,16 +554,21 @@ class Node:
     def _on_blocks(self, peer: Key, blocks: tuple[Block, ...]) -> list[Effect]:
         """Blocks from a peer: executed as far as certificates vouch for them."""
         effects: list[Effect] = []
-        before = self.height
+        before, proved = self.height, self._proved()
+        certificate = blocks[0].certificate() if blocks and blocks[0].header.height == proved + 1 == before else None
+        if certificate is not None:  # of the last height of an era
+            effects += self._on_certificate(peer, certificate) + self._turn()
         for run in certified_runs(block for block in blocks if block.header.height > before):
-            if [block.header.height for block in run] != list(range(self.height + 1, self.height + 1 + len(run))):
+            if [block.header.height for block in run] != list(range(self._proved() + 1, self._proved() + 1 + len(run))):
                 break
             fault = blocks_fault(run, self.group)
+            if run[-1].header.height > self._horizon():
+                fault = "blocks beyond the end of an era without the certificate of its last height"
             if fault:
                 effects.append(out.Refuse(peer, fault))
                 break
-            effects += self._follow(run)
-        self._follower.answered(peer, self.height - before)
+            effects += self._follow(run) + self._turn()
+        self._follower.answered(peer, self._proved() - proved)
         if self.height > before:
             effects.append(self._log(f"followed {self.height - before} certified heights to {self.height}"))
         return effects
@@ -530,13 +581,92 @@ class Node:
             assert self.ledger.header == block.header, "our state is not the one that the network has certified"
         certificate = run[-1].certificate()
         assert certificate is not None
-        self.certified = self.height
+        self.certified, self._certificate = self.height, certificate
         effects.append(out.StoreCertificate(certificate))
         if self.replica is not None:
             effects += self._from_consensus(self.replica.followed(certificate))
         for block in run:
             effects += self._after(block.batch)
         return effects
+
+    # Eras
+
+    def _new_replica(self, records: Sequence[Signed | Prepared | Batch]) -> Replica | None:
+        """Our replica for the era, if we have a seat in it: it takes up where `records`, our own of this era, end."""
+        if not self.settings.validator or self.signer.key not in self.group:
+            return None
+        replica = Replica(
+            self.signer,
+            self.group,
+            patience_ticks=self.parameters.patience_ticks,
+            window=self.parameters.window_heights,
+        )
+        replica.restore(self.ledger.header, self._certificate, records)
+        if self._ends is not None:
+            replica.step(pbft.Ending(self._ends))
+        return replica
+
+    def _electorate(self) -> Electorate:
+        group = self.group
+        return Electorate(self.network, group.keys, group.quorum, group.some_honest, group.base)
+
+    def _horizon(self) -> int:
+        """Up to which height our validators decide for sure."""
+        return self._ends if self._ends is not None else horizon(self.ledger)
+
+    def _proved(self) -> int:
+        """Our height, or one less while it is the last of an era and waits for its certificate: nothing that comes
+        after it counts before."""
+        return self.height - 1 if self._ends == self.height else self.height
+
+    def _owe_heights(self) -> list[Effect]:
+        """The primary owes each height up to the end of the era: nobody else would bring an idle network there."""
+        due: list[pbft.Awaited | pbft.Settled] = []
+        if self._owed is not None and self._owed <= self.height:
+            due.append(pbft.Settled(f"height {self._owed}"))
+            self._owed = None
+        if self._owed is None and self._ends is not None and self.height < self._ends:
+            self._owed = self.height + 1
+            due.append(pbft.Awaited(f"height {self._owed}"))
+        return self._due(due)
+
+    def _turn(self) -> list[Effect]:
+        """Once the last height of an era is permanent, those who come next begin, in a view 0 of their own.
+
+        What waits to be ordered goes on waiting; what was given out and has not been executed is given out afresh."""
+        if self._ends is None or self.certified < self._ends:
+            return []
+        header = self.ledger.header
+        assert header is not None
+        assert self.height == self.certified == self._ends, "executed beyond the end of an era"
+        seated = self.replica is not None
+        self._agenda.view_changed()
+        self.group, self._ends = era_of(self.ledger, self.certified, b"")
+        assert header.validators == validators_digest(self.group.keys), "the header names other validators"
+        self._owed = None
+        self.replica = self._new_replica(())
+        self._follower.grace_ticks = GRACE_TICKS if self.replica is not None else 0
+        effects: list[Effect] = [*self._note_era(), self._log(self._era_text(seated))]
+        effects += self._from_rounds(self._desks.reseated(self._electorate(), self.replica is not None))
+        effects += self._due(self._operations.all_due(self.ledger))
+        return effects + self._resume()
+
+    def _note_era(self) -> list[Effect]:
+        """Who is at work, and who was before, for a restart between the execution of their last height and its
+        certificate."""
+        seats = self.ledger.seats()
+        if seats.base != self.group.base:
+            return []  # the ledger is ahead; what is noted still holds
+        noted, self._noted_era = self._noted_era, encode(seats)
+        return [out.Note(ERA_NOTE, self._noted_era)] if noted != self._noted_era else []
+
+    def _era_text(self, seated: bool) -> str:
+        base, size = self.group.base, len(self.group.keys)
+        if self.replica is not None:
+            return f"from height {base + 1}: validator {self.seat()}" + ("" if seated else ", our seat is new")
+        if seated:
+            return f"our seat has ended at height {base}: we go on as a follower of {size} validators"
+        return f"from height {base + 1}: {size} validators, others than before"
 
     # Rounds
 
@@ -579,6 +709,7 @@ class Node:
                 self._held.difference_update(gone)
                 return [out.Retain(needed, gone)]
             case rounds.Note(name, data):
+                self._desks.noted(name, data)
                 return [out.Note(name, data)]
             case rounds.Propose(record):
                 if isinstance(record, Update) and record.aggregate != NO_BLOB and not self._trusted:
@@ -608,9 +739,6 @@ class Node:
             text = "the arithmetic self-test failed on this machine: it will prepare no update"
             return [*effects, self._log(text, logging.CRITICAL)]
         return effects + self._judge_again()
-
-    def _seat(self) -> str:
-        return f"{self.group.keys.index(self.signer.key) + 1} of {len(self.group.keys)}"
 
     def _log(self, text: str, level: int = logging.INFO) -> out.Log:
         return out.Log(level, text)

@@ -112,6 +112,13 @@ class Operations:
         self._touched.clear()
         return due
 
+    def all_due(self, ledger: Ledger) -> list[Due]:
+        """What those owe who begin to decide now: whatever waits and is in turn."""
+        due: list[Due] = []
+        for name, waiting in sorted(self._agenda.operations.items()):
+            due += self._look_at(ledger, name, waiting)
+        return due
+
     def _look_at(self, ledger: Ledger, name: Digest, waiting: Waiting) -> list[Due]:
         key = operation_key(waiting.message.signed)
         reason = why_not(ledger, waiting.message.signed)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from potd.ledger.entries import Phase as LedgerPhase
 from potd.ledger.entries import Task
 from potd.ledger.entries import Window as LedgerWindow
-from potd.rounds.events import Effect, Opened, Phase, Seat, Told, View
+from potd.rounds.events import Effect, Note, Opened, Phase, Seat, Told, View
 from potd.rounds.keeper import Desk
-from potd.rounds.part import Part, Roles, record_fault
+from potd.rounds.part import Part, Roles, note_names, record_fault
 from potd.rounds.plan import Window
+from potd.rounds.tally import Electorate
 from potd.wire.codec import Malformed, decode
 from potd.wire.envelope import Verified
 from potd.wire.ids import NO_BLOB, BlobRef, Key, TaskId
@@ -40,7 +41,7 @@ class Desks:
     def __init__(self, roles: Roles, desk: Desk, notes: dict[str, bytes]) -> None:
         self._roles = roles
         self._desk = desk
-        self._notes = notes
+        self._notes = notes  # as they are on disk: what a part has said before, also in a seat that it had once
         self._lead: tuple[int, Key | None] = (0, None)
         self._moved: dict[TaskId, int] = {}  # the height at which a task's view last moved
         self._last: dict[TaskId, Task] = {}  # the entry that a part's view was made from
@@ -52,7 +53,7 @@ class Desks:
         """The state of a task that a height has touched; nothing happens unless it has moved."""
         assert spec is not None
         if not (self._roles.validator or self._roles.miner):
-            return []
+            return self._tidied(task.id) if task.phase == LedgerPhase.DONE else []
         part, last = self.parts.get(task.id), self._last.get(task.id)
         view = view_of(task, spec) if part is None or part.view is None else _moved_on(part.view, last, task)
         if part is None:
@@ -75,6 +76,28 @@ class Desks:
             return []
         del self.parts[task], self._moved[task], self._last[task]
         return self._mark(task, part.close())
+
+    def _tidied(self, task: TaskId) -> list[Marked]:
+        """What we said about a task in a seat that we have no more; it is over."""
+        return self._mark(task, [Note(name, b"") for name in note_names(task) if name in self._notes])
+
+    def reseated(self, electorate: Electorate, validator: bool) -> list[Marked]:
+        """Another set of validators decides from here on; `validator` says whether we are among them. The state of
+        every task, `entered` and `certified` follow."""
+        self._roles = replace(self._roles, electorate=electorate, validator=validator)
+        effects: list[Marked] = []
+        for task, part in sorted(self.parts.items()):
+            effects += self._mark(task, part.reseated(self._roles, self._notes))
+            if not (validator or self._roles.miner):
+                del self.parts[task], self._moved[task], self._last[task]  # its notes stay: we may have a seat again
+        return effects
+
+    def noted(self, name: str, data: bytes) -> None:
+        """A part has written this down."""
+        if data:
+            self._notes[name] = data
+        else:
+            self._notes.pop(name, None)
 
     # From outside
 

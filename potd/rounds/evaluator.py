@@ -5,7 +5,7 @@ Beside the rounds, never before them: nothing that is paid or trained waits for 
 
 from __future__ import annotations
 
-from potd.rounds.events import Effect, Fetch, Ignore, Note, Opened, Phase, Propose, Run, Share, Told, View
+from potd.rounds.events import Effect, Fetch, Ignore, Note, Opened, Phase, Propose, Run, Share, Told, Unfetch, View
 from potd.rounds.keeper import Desk
 from potd.rounds.tally import Electorate, read_reports
 from potd.wire.codec import Malformed, decode, encode
@@ -45,6 +45,19 @@ class Evaluator:
         if self._own is not None:
             self._reports[self._own.body.round] = {self._own.sender: self._own}
 
+    def reseated(self, electorate: Electorate) -> None:
+        """Others decide from here on; what earlier ones have reported counts no more."""
+        self._electorate = electorate
+        self._proposed = (-1, -1)
+        for by_key in self._reports.values():
+            for key in [key for key in by_key if key not in electorate.keys]:
+                del by_key[key]
+
+    def left(self) -> list[Effect]:
+        """We have no seat any more: what we fetched for it is wanted no more."""
+        held_out = self._opened.held_out if self._opened is not None else ()
+        return [Unfetch(ref) for ref in held_out if self._trainer and not self._desk.holds(ref)]
+
     def on_opened(self, opened: Opened) -> list[Effect]:
         self._opened = opened
         missing = [ref for ref in opened.held_out if self._trainer and not self._desk.holds(ref)]
@@ -64,7 +77,7 @@ class Evaluator:
         """A validator's evaluation, and why it is not taken if it is false."""
         view, body = self._view, message.body
         if message.sender not in self._electorate.keys:
-            return [], "report by somebody who is not a validator"
+            return [Ignore("report by somebody who is not a validator now")], ""
         if body.names or body.held or body.links or len(body.measured) > 1:
             return [], "report on an evaluation that holds something else"
         if view is None or not view.evaluated < body.round <= view.round + 1:

@@ -37,6 +37,10 @@ class Keeper:
         self._from: View | None = None  # the view whose model the aggregate moves on
         self._past: deque[tuple[BlobRef, ...]] = deque()
 
+    def reseated(self, holders: tuple[Key, ...]) -> None:
+        """Others are validators now, and hold what there is."""
+        self._holders = holders
+
     def ready(self) -> bool:
         """Whether the current model and momentum are held."""
         view = self._view

@@ -48,6 +48,10 @@ class Miner:
         """What must be so before the first peer asks."""
         return [Hide(self._own.body.payload)] if self._own is not None and self._own.body.finite else []
 
+    def reseated(self, holders: tuple[Key, ...]) -> None:
+        """Others are validators now, and hold what there is."""
+        self._holders = holders
+
     def _seat(self) -> Seat | None:
         return self._view.seat(self._account) if self._view is not None else None
 

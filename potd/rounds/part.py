@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from potd.rounds.evaluator import Evaluator, evaluation_fault, score_note
@@ -39,10 +40,12 @@ def note_names(task: TaskId) -> tuple[str, ...]:
 class Part:
     """One node in one task."""
 
-    def __init__(self, roles: Roles, desk: Desk, task: TaskId, notes: dict[str, bytes]) -> None:
+    def __init__(self, roles: Roles, desk: Desk, task: TaskId, notes: Mapping[str, bytes]) -> None:
         self.view: View | None = None
         self.opened: Opened | None = None
         self._roles = roles
+        self._desk = desk
+        self._task = task
         self.keeper = Keeper(desk, roles.electorate.keys)
         self.miner: Miner | None = None
         self.validator: Validator | None = None
@@ -51,20 +54,48 @@ class Part:
             noted = notes.get(commitment_note(task), b"")
             self.miner = Miner(roles.signer, roles.account, desk, self.keeper, roles.electorate.keys, noted)
         if roles.validator:
-            reports = {step: notes.get(report_note(task, step), b"") for step in (Step.SEAL, Step.UPDATE)}
-            self.validator = Validator(
-                roles.signer,
-                roles.electorate,
-                desk,
-                self.keeper,
-                reveal_ticks=roles.reveal_ticks,
-                work_ticks_max=roles.work_ticks_max,
-                noted={step: data for step, data in reports.items() if data},
-                drafted=notes.get(draft_note(task), b""),
-            )
-            self.evaluator = Evaluator(
-                roles.signer, roles.electorate, desk, trainer=roles.trainer, noted=notes.get(score_note(task), b"")
-            )
+            self.validator, self.evaluator = self._seated(notes)
+
+    def _seated(self, notes: Mapping[str, bytes]) -> tuple[Validator, Evaluator]:
+        """A validator's parts, remembering what they have said before."""
+        roles, task = self._roles, self._task
+        reports = {step: notes.get(report_note(task, step), b"") for step in (Step.SEAL, Step.UPDATE)}
+        validator = Validator(
+            roles.signer,
+            roles.electorate,
+            self._desk,
+            self.keeper,
+            reveal_ticks=roles.reveal_ticks,
+            work_ticks_max=roles.work_ticks_max,
+            noted={step: data for step, data in reports.items() if data},
+            drafted=notes.get(draft_note(task), b""),
+        )
+        noted = notes.get(score_note(task), b"")
+        return validator, Evaluator(roles.signer, roles.electorate, self._desk, trainer=roles.trainer, noted=noted)
+
+    def reseated(self, roles: Roles, notes: Mapping[str, bytes]) -> list[Effect]:
+        """Another set of validators decides from here on, with us among them or not. `on_entered` follows."""
+        self._roles = roles
+        self.keeper.reseated(roles.electorate.keys)
+        if self.miner is not None:
+            self.miner.reseated(roles.electorate.keys)
+        if self.validator is None or self.evaluator is None:
+            return self._sit_down(notes) if roles.validator else []
+        if roles.validator:
+            self.validator.reseated(roles.electorate)
+            self.evaluator.reseated(roles.electorate)
+            return []
+        effects = self.validator.left() + self.evaluator.left()
+        self.validator, self.evaluator = None, None
+        return effects
+
+    def _sit_down(self, notes: Mapping[str, bytes]) -> list[Effect]:
+        """We have a seat now, in the middle of a round."""
+        self.validator, self.evaluator = self._seated(notes)
+        effects: list[Effect] = list(self.evaluator.on_opened(self.opened)) if self.opened is not None else []
+        if self.view is not None:
+            effects += self.validator.on_changed(self.view) + self.evaluator.on_changed(self.view)
+        return effects
 
     def over(self) -> bool:
         """Whether nothing more can come of the task here."""

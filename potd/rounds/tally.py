@@ -35,6 +35,7 @@ class Electorate:
     keys: tuple[Key, ...]
     quorum: int
     some_honest: int  # f + 1
+    base: int = 0  # the last height that others decided
 
 
 def name_of(message: Verified[Commitment]) -> Digest:

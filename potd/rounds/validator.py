@@ -122,9 +122,25 @@ class Validator:
             self._reports[(own.body.round, step)] = {own.sender: own}
         if drafted:
             draft = verify(decode(drafted, Signed), signer.network, Draft)
-            self._drafts[draft.sender] = draft, 0
+            if draft.body.base == electorate.base:
+                self._drafts[draft.sender] = draft, 0
 
     # What is told
+
+    def reseated(self, electorate: Electorate) -> None:
+        """Others decide from here on: what earlier ones have reported counts no more, and their drafts belong to views
+        that are over. What we have said ourselves stays said, and miners are not asked again. `on_entered` follows."""
+        self._electorate = electorate
+        self._drafts.clear()
+        self._choices.clear()
+        self._updates.clear()
+        for by_key in self._reports.values():
+            for key in [key for key in by_key if key not in electorate.keys]:
+                del by_key[key]
+
+    def left(self) -> list[Effect]:
+        """We have no seat any more: what we fetched for it is wanted no more."""
+        return [Unfetch(one.payload) for one in self._finite if not self._desk.holds(one.payload)]
 
     def on_changed(self, view: View) -> list[Effect]:
         before, self._view = self._view, view
@@ -237,7 +253,7 @@ class Validator:
     def on_report(self, message: Verified[Report]) -> tuple[list[Effect], str]:
         view, body = self._view, message.body
         if message.sender not in self._electorate.keys:
-            return [], "report by somebody who is not a validator"
+            return [Ignore("report by somebody who is not a validator now")], ""
         if view is None or body.step not in (Step.SEAL, Step.UPDATE):
             return [], "report on a step that is not known"
         if not view.round <= body.round <= view.round + 1:
@@ -259,6 +275,8 @@ class Validator:
     def on_draft(self, message: Verified[Draft]) -> tuple[list[Effect], str]:
         view, body = self._view, message.body
         number, primary = self._lead
+        if body.base != self._electorate.base:
+            return [Ignore("draft to earlier or later validators")], ""
         if message.sender not in self._electorate.keys or (
             body.view == number and primary not in (None, message.sender)
         ):
@@ -459,7 +477,9 @@ class Validator:
         if not self._leads():
             return effects
         chosen = tuple(reports[key].signed for key in sorted(reports))
-        draft = self._signer.verified(Draft(self._lead[0], view.task, view.round, Step.UPDATE.value, chosen))
+        draft = self._signer.verified(
+            Draft(self._electorate.base, self._lead[0], view.task, view.round, Step.UPDATE.value, chosen)
+        )
         self._drafts[draft.sender] = draft, self._ticks
         effects += self._settle(self._key("the draft", view))
         return [*effects, Note(draft_note(view.task), encode(draft.signed)), Share(draft.signed)]

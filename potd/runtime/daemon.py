@@ -20,7 +20,6 @@ from potd import __version__
 from potd.arithmetic.selftest import GOLDEN
 from potd.config import Config, ConfigError, locked, read_genesis, read_key, reread
 from potd.config.addresses import peer_id
-from potd.consensus.quorum import certificate_fault
 from potd.gossip.admit import screen
 from potd.ledger.entries import Phase
 from potd.node import events
@@ -121,15 +120,10 @@ async def _live(config: Config, genesis: Genesis, seed: bytes) -> None:
         )
         node = Node(_settings(config), genesis, signer, GOLDEN, restored)
         if config.validates and node.replica is None:
-            raise ConfigError(
-                [
-                    f"{config.home.key}: this key is none of the network's validators; "
-                    "take 'validator' out of the roles in config.toml"
-                ]
-            )
+            log.warning("this key has no seat among the validators: the node follows them until it has one")
         if not config.validates and signer.key in node.group:
             log.warning(
-                "this key is a validator's by genesis.toml, but config.toml does not give it the role 'validator'"
+                "this key has a seat among the validators, but config.toml does not give it the role 'validator'"
             )
         log.info(
             "potd %s, %s, network %s (%s), height %d, %d blobs of %d bytes",
@@ -268,7 +262,7 @@ class Daemon:
         if not screen(topic, data, self._network_name):
             return False
         # A certificate is passed on only if it proves something: its key would be anybody's otherwise.
-        return topic != "certificates" or not certificate_fault(decode(data, Certificate), self._node.group)
+        return topic != "certificates" or self._node.heeds(decode(data, Certificate))
 
     def hello(self) -> bytes:
         listening = min(len(self.network.addresses), 2**16 - 1)
@@ -374,7 +368,7 @@ class Daemon:
 
     def _topics(self, *, heard: bool) -> Sequence[str]:
         """Commitments are for validators; the rest is for everybody, so that it reaches everybody."""
-        only_sent = () if self._node.replica is not None else ("commitments",)
+        only_sent = () if self._config.validates else ("commitments",)  # who has no seat may be given one
         return tuple(topic for topic in events.TOPICS if (topic in only_sent) != heard)
 
     def _make_workers(self) -> tuple[Worker, ...]:

@@ -157,6 +157,8 @@ def node_view(node: Node, running: Iterable[Job]) -> dict[str, Any]:
         "supply_micro": node.ledger.globals().supply_micro,
         "validators": [key.hex() for key in node.group.keys],
     }
+    if node.settings.validator:
+        told["seat"] = node.seat()
     if replica is not None:
         told["view"] = replica.view
         told["primary"] = replica.primary.hex() if replica.active else ""

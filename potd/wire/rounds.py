@@ -144,6 +144,7 @@ def report_fault(report: Report) -> str:
 class Draft:
     """The primary's choice of reports, so that everybody can aggregate before the pre-prepare."""
 
+    base: U63  # the last height that earlier validators decided: each set of validators counts its views from 0
     view: U63
     task: TaskId
     round: U63

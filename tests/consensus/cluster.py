@@ -1,7 +1,7 @@
 """A cluster of replicas in memory: a seeded network, journals that outlive crashes, and liars at the wire.
 
 Every vote that a correct member sends and every batch that it executes is checked at once; whatever fails says the
-seed. The application is trivial: the state is the digest of the history.
+seed. The application is trivial: the state is the digest of the history, and an operation may name other validators.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from potd.consensus.events import (
     Certify,
     Deliver,
     Effect,
+    Ending,
     Enter,
     Executed,
     FetchBatch,
@@ -42,15 +43,17 @@ from potd.consensus.events import (
 )
 from potd.consensus.quorum import Group, certificate_fault
 from potd.consensus.replica import Replica
-from potd.wire.blocks import Batch, Certificate, Header, batch_digest, header_digest
+from potd.wire.blocks import NULL, Batch, Certificate, Header, batch_digest, header_digest
 from potd.wire.codec import Malformed, decode
-from potd.wire.consensus import WORDS, Commit, NewView, Prepare, PrePrepare, Refusal, ViewChange
+from potd.wire.consensus import WORDS, Commit, NewView, Prepare, PrePrepare, Refusal, Status, ViewChange
 from potd.wire.envelope import Signed, Signer, Verified, verify
 from potd.wire.ids import NOTHING, Digest, Key, digest
 
 NETWORK = digest("test", b"network")
 ELSEWHERE = digest("test", b"another network")
 BAD = b"bad"  # an operation that no correct member agrees to
+SEATS = b"seats "  # an operation that names the members who decide from a window above it on, by index
+IN_FLIGHT_MAX = 4
 VIEW_SEQ = 2**62  # of ViewChange and NewView in the journal: only the newest is kept
 
 
@@ -64,6 +67,11 @@ def group(size: int) -> Group:
 
 def batch_of(*operations: bytes) -> Batch:
     return Batch(tuple(Signed(NOTHING, one, bytes(64)) for one in operations))
+
+
+def seats(*indices: int) -> bytes:
+    """The operation that gives the seats to these members, in this order."""
+    return SEATS + b",".join(b"%d" % index for index in indices)
 
 
 def operations_of(batch: Batch) -> list[bytes]:
@@ -151,8 +159,17 @@ class Journal:
         self.records = [one for one in self.records if one[0] > seq]
 
 
+@dataclass(frozen=True)
+class Change:
+    """Other validators, agreed on at `agreed`, decide what comes after `height`."""
+
+    agreed: int
+    height: int
+    keys: tuple[Key, ...]
+
+
 class Member:
-    """One node: a replica, its disk, and the little of a node that the replica needs."""
+    """One node: a replica while it has a seat, its disk, and the little of a node that the replica needs."""
 
     def __init__(self, index: int, cluster: Cluster, lie: Lie | None) -> None:
         self.index = index
@@ -165,6 +182,8 @@ class Member:
         self.batches: list[Batch] = []
         self.executed: set[bytes] = set()
         self.certificates: dict[int, Certificate] = {}
+        self.eras = [cluster.group]  # as executed so far
+        self.change: Change | None = None
         # The process
         self.life = 0
         self.boundaries = 0
@@ -180,39 +199,79 @@ class Member:
     def height(self) -> int:
         return len(self.headers)
 
+    @property
+    def certified(self) -> int:
+        return max(self.certificates, default=0)
+
+    @property
+    def proved(self) -> int:
+        """Its height, or one less while that is the last of an era and not certified."""
+        return self.height - 1 if self.ends == self.height else self.height
+
+    @property
+    def horizon(self) -> int:
+        return self.height + self.cluster.window if self.ends is None else self.ends
+
     def start(self) -> None:
         self.life += 1
         self.up = True
-        self.replica = Replica(
-            self.signer, self.cluster.group, patience_ticks=self.cluster.patience, window=self.cluster.window
-        )
+        self.follow_to = 0
+        last = self.eras[-1].base
+        if self.certified < last == self.height:
+            self.begin(self.eras[-2], last, [record for _, record in self.journal.records])
+        else:
+            ends = self.change.height if self.change is not None else None
+            self.begin(self.eras[-1], ends, [record for _, record in self.journal.records])
+
+    def begin(self, group: Group, ends: int | None, records: list[object]) -> None:
+        """These validators are at work, this member perhaps among them."""
+        self.group = group
+        self.ends = ends
         self.proposed: set[bytes] = set()
         self.wanted: set[Digest] = set()
-        self.follow_to = 0
-        certificate = self.certificates[max(self.certificates)] if self.certificates else None
-        executed = self.headers[-1] if self.headers else None
-        self.replica.restore(executed, certificate, [record for _, record in self.journal.records])
         self.awaited: bytes | None = None
+        self.owed: int | None = None
+        self.seat: Replica | None = None
+        if self.signer.key in group:
+            self.seat = Replica(self.signer, group, patience_ticks=self.cluster.patience, window=self.cluster.window)
+            executed = self.headers[-1] if self.headers else None
+            self.seat.restore(executed, self.certificates.get(self.certified), records)
+            if ends is not None:
+                self.seat.step(Ending(ends))
         self.wait()
+
+    @property
+    def replica(self) -> Replica:
+        assert self.seat is not None, f"n{self.index} has no seat"
+        return self.seat
 
     def wait(self) -> None:
         """Await the oldest open operation. The paper's one timer starts afresh for the next request. [4.4]"""
+        if self.seat is None:
+            return
         due = next((one for one in self.cluster.open if one not in self.executed), None)
         if self.awaited not in (None, due):
             self.replica.step(Settled(str(self.awaited)))
         if due is not None:
             self.replica.step(Awaited(str(due)))
         self.awaited = due
+        if self.owed is not None and self.owed <= self.height:
+            self.replica.step(Settled(f"height {self.owed}"))
+            self.owed = None
+        if self.owed is None and self.ends is not None and self.height < self.ends:
+            self.owed = self.height + 1
+            self.replica.step(Awaited(f"height {self.owed}"))
 
     def feed(self, *inputs: Input) -> None:
         """Step through inputs and all that follows from them here, until the power goes."""
         try:
             for one in inputs:
-                self._carry_out(self.replica.step(one))
-            while self.up and self.replica.may_propose() and (operation := self._due()) is not None:
-                self.proposed.add(operation)
-                batch = batch_of(operation)
+                if self.seat is not None:
+                    self._carry_out(self.seat.step(one))
+                    self.turn()
+            while self.up and (batch := self._next()) is not None:
                 self._carry_out(self.replica.step(Proposed(batch_digest(batch), batch)))
+                self.turn()
         except Crashed:
             self.up = False
         except AssertionError:  # a liar's own replica may be confused by what it sent in its name
@@ -220,12 +279,33 @@ class Member:
                 raise
             self.up = False
 
+    def turn(self) -> None:
+        """Once the last height of an era is permanent, those who come next begin."""
+        if self.ends is not None and self.certified >= self.ends:
+            assert self.height == self.ends, self.cluster.say_where(f"n{self.index} went on beyond the end of an era")
+            self.begin(self.eras[-1], self.change.height if self.change is not None else None, [])
+
+    def _next(self) -> Batch | None:
+        """What to order now; nothing to order fills the heights up to the end of an era."""
+        if self.seat is None or not self.seat.may_propose():
+            return None
+        operation = self._due()
+        if operation is not None:
+            self.proposed.add(operation)
+            return batch_of(operation)
+        return NULL if self.ends is not None and self.seat.in_flight() < IN_FLIGHT_MAX else None
+
     def _due(self) -> bytes | None:
         return next((one for one in self.cluster.open if one not in self.executed | self.proposed), None)
 
     def follow(self, blocks: GiveBlocks) -> None:
         certificate = blocks.certificate
-        if certificate.header.height <= self.height or certificate_fault(certificate, self.cluster.group):
+        if certificate.header.height == self.height:
+            self.on_certificate(certificate)
+            return
+        if certificate.header.height <= self.height or certificate_fault(certificate, self.group):
+            return
+        if certificate.header.height > self.horizon or self.proved < self.height:
             return
         chain = self.headers[: certificate.header.height - len(blocks.batches)]
         if len(chain) + len(blocks.batches) != certificate.header.height:
@@ -238,9 +318,31 @@ class Member:
             for batch in blocks.batches[self.height - certificate.header.height :]:
                 self._execute(batch)
             self._write(lambda: self.certificates.setdefault(certificate.header.height, certificate))
-            self._carry_out(self.replica.followed(certificate))
+            if self.seat is not None:
+                self._carry_out(self.seat.followed(certificate))
+            self.turn()
         except Crashed:
             self.up = False
+
+    def on_certificate(self, certificate: Certificate) -> None:
+        height = certificate.header.height
+        if height <= self.certified:
+            return
+        if certificate_fault(certificate, self.group):
+            if height > self.horizon:
+                self.follow_to = max(self.follow_to, height)  # of later members, who are not known here yet
+            return
+        if self.seat is not None:
+            self.feed(Certificated(certificate))
+        elif height == self.height:
+            assert certificate.header == self.headers[-1]
+            try:
+                self._write(lambda: self.certificates.setdefault(height, certificate))
+                self.turn()
+            except Crashed:
+                self.up = False
+        else:
+            self.follow_to = max(self.follow_to, height)
 
     def _execute(self, batch: Batch) -> Header:
         header = next_header(self.headers[-1] if self.headers else None, batch)
@@ -249,11 +351,28 @@ class Member:
             self.headers.append(header)
             self.batches.append(batch)
             self.executed.update(operations_of(batch))
+            self._reseat(header.height, batch)
 
         self._write(store)
         self.cluster.on_executed(self, header)
+        if self.change is not None and self.ends is None:
+            self.ends = self.change.height
+            if self.seat is not None:
+                self.seat.step(Ending(self.ends))
         self.wait()
         return header
+
+    def _reseat(self, height: int, batch: Batch) -> None:
+        """The application: who decides the next height, and whether there will be others."""
+        if self.change is not None and self.change.height == height:
+            self.eras.append(Group(NETWORK, self.change.keys, height, self.eras[-1].keys))
+            self.change = None
+        for operation in operations_of(batch):
+            if operation.startswith(SEATS) and self.change is None:
+                named = operation.removeprefix(SEATS).split(b" ")[0].split(b",")
+                keys = tuple(signer(int(index)).key for index in named)
+                self.change = Change(height, height + self.cluster.window, keys)
+                self.cluster.on_agreed(self.change)
 
     def _write(self, change: Callable[[], object]) -> None:
         self._boundary()
@@ -277,11 +396,11 @@ class Member:
                 case Forget(seq):
                     self._write(lambda seq=seq: self.journal.forget(seq))  # type: ignore[misc]  # lambda with defaults
                 case Broadcast(signed, batch):
-                    for other in range(len(self.cluster.members)):
+                    for other in map(self.cluster.index, self.group.keys):
                         if other != self.index:
                             self.cluster.say(self, other, Said(signed, batch))
                 case Send(to, message, batch):
-                    other = self.cluster.group.keys.index(to)
+                    other = self.cluster.index(to)
                     if isinstance(message, Signed):
                         self.cluster.say(self, other, Said(message, batch))
                     else:
@@ -293,6 +412,7 @@ class Member:
                     due.extend(self.replica.step(Executed(self._execute(batch))))
                 case Certify(certificate):
                     height = certificate.header.height
+                    self.cluster.on_certified(self, certificate)
                     self._write(lambda h=height, c=certificate: self.certificates.setdefault(h, c))  # type: ignore[misc]  # lambda with defaults
                 case Enter():
                     self.proposed.clear()
@@ -311,15 +431,16 @@ class Member:
                 message = self.cluster.verified(signed)
                 if message is None:
                     return
+                if self.seat is None and isinstance(message.body, Status) and message.body.stable < self.certified:
+                    self.cluster.post(self.index, sender, self.certificates[self.certified])
                 inputs: list[Input] = [Received(message)]
                 if batch is not None and isinstance(message.body, PrePrepare):
                     inputs += [Held(message.body.batch, batch)] if batch_digest(batch) == message.body.batch else []
                 self.feed(*inputs)
             case Certificate():
-                if thing.header.height > self.replica.stable and not certificate_fault(thing, self.cluster.group):
-                    self.feed(Certificated(thing))
+                self.on_certificate(thing)
             case AskBatch(name):
-                held = self.replica.batch(name)
+                held = self.seat.batch(name) if self.seat is not None else None
                 if held is not None:
                     self.cluster.post(self.index, sender, GiveBatch(held))
             case GiveBatch(batch):
@@ -344,8 +465,8 @@ class Member:
         if peer != self.index:
             for name in sorted(self.wanted):
                 self.cluster.post(self.index, peer, AskBatch(name))
-            if self.follow_to > self.height:
-                self.cluster.post(self.index, peer, AskBlocks(self.height))
+            if self.follow_to > self.proved or (self.seat is None and self.cluster.now % 4 == 0):
+                self.cluster.post(self.index, peer, AskBlocks(self.proved))
 
 
 class Cluster:
@@ -356,6 +477,7 @@ class Cluster:
         size: int,
         seed: int = 0,
         *,
+        spare: int = 0,
         liars: Mapping[int, Lie] | None = None,
         patience: int = 60,
         window: int = 8,
@@ -381,8 +503,10 @@ class Cluster:
         self._verified: dict[Signed, Verified[Any] | None] = {}
         self._queue: list[tuple[int, float, int, int, int, Thing]] = []
         self._posted = 0
+        self._indices = {signer(index).key: index for index in range(size + spare)}
+        self.changes: list[Change] = []  # agreed on by anybody
         self.members: list[Member] = []
-        for index in range(size):
+        for index in range(size + spare):
             self.members.append(Member(index, self, (liars or {}).get(index)))
 
     # What tests do
@@ -413,13 +537,29 @@ class Cluster:
                 return passed
             self.run(1)
         states = "; ".join(
-            f"n{one.index} {'up' if one.up else 'down'} {one.replica.describe()}" for one in self.members
+            f"n{one.index} {'up' if one.up else 'down'} "
+            + (one.seat.describe() if one.seat is not None else f"without a seat at {one.height}")
+            for one in self.members
         )
-        raise AssertionError(self._say(f"not in {ticks} ticks: {what}: {states}"))
+        raise AssertionError(self.say_where(f"not in {ticks} ticks: {what}: {states}"))
 
     def settle(self, ticks: int | None = None) -> int:
         """Run until every honest member that is up has executed every open operation. The ticks that it took."""
         return self.run_until(self.settled, ticks or 40 * self.patience, "every operation executed")
+
+    def index(self, key: Key) -> int:
+        return self._indices[key]
+
+    def keys_at(self, height: int) -> tuple[Key, ...]:
+        """Who decides this height."""
+        return self.group_at(height).keys
+
+    def group_at(self, height: int) -> Group:
+        group = self.group
+        for change in self.changes:
+            if height > change.height:
+                group = Group(NETWORK, change.keys, change.height, group.keys)
+        return group
 
     def settled(self) -> bool:
         return all(set(self.open) <= member.executed for member in self.honest() if member.up)
@@ -484,33 +624,55 @@ class Cluster:
     def on_executed(self, member: Member, header: Header) -> None:
         if member.honest:
             agreed = self.decided.setdefault(header.height, header)
-            assert agreed == header, self._say(f"n{member.index} decided otherwise at {header.height}")
+            assert agreed == header, self.say_where(f"n{member.index} decided otherwise at {header.height}")
+
+    def on_agreed(self, change: Change) -> None:
+        """The first to execute it says so; that all agree follows from their headers."""
+        if all(one.height < change.height for one in self.changes):
+            self.changes.append(change)
+
+    def on_certified(self, member: Member, certificate: Certificate) -> None:
+        fault = certificate_fault(certificate, self.group_at(certificate.header.height))
+        assert not fault, self.say_where(f"n{member.index} takes a {fault}")
 
     def on_accused(self, member: Member, key: Key, accusation: Accuse) -> None:
-        guilty = self.group.keys.index(key)
+        guilty = self.index(key)
         if member.honest:
-            assert not self.members[guilty].honest, self._say(f"n{member.index} accused the honest n{guilty}")
+            assert not self.members[guilty].honest, self.say_where(f"n{member.index} accused the honest n{guilty}")
             self.accusations.append(accusation)
 
     def _check_vote(self, sender: Member, signed: Signed) -> None:
         message = self.verified(signed)
-        assert message is not None, self._say(f"n{sender.index} sent what nobody can verify")
+        assert message is not None, self.say_where(f"n{sender.index} sent what nobody can verify")
         if message.sender != sender.signer.key:
             return  # passed on
         named = _name_of(message.body)
         if named is None:
             return
+        if isinstance(message.body, PrePrepare | Prepare | Commit | Refusal):
+            group = self.group_at(message.body.seq)
+            assert sender.signer.key in group, self.say_where(f"n{sender.index} has no seat to say {named}")
+            assert sender.certified >= group.base, self.say_where(f"n{sender.index} said {named} too early")
         if not isinstance(message.body, Header):
-            assert signed in sender.journal.ever, self._say(f"n{sender.index} said {named} before writing it down")
+            assert signed in sender.journal.ever, self.say_where(f"n{sender.index} said {named} before writing it down")
         votes = [(named, signed.payload)]
         if isinstance(message.body, NewView):
             for order in message.body.pre_prepares:
                 votes.append((_order_name(verify(order, NETWORK, PrePrepare).body), order.payload))
+        base = self._base_of(message.body)
         for (kind, view, seq), payload in votes:
+            if kind in ("view change", "new view"):
+                seq = base
             first = self._votes.setdefault((message.sender, kind, view, seq), payload)
-            assert first == payload, self._say(f"n{sender.index} signed two votes for {(kind, view, seq)}")
+            assert first == payload, self.say_where(f"n{sender.index} signed two votes for {(kind, view, seq)}")
 
-    def _say(self, text: str) -> str:
+    def _base_of(self, body: object) -> int:
+        """The base of the era to which a view change or a new view belongs."""
+        if isinstance(body, NewView):
+            return self.group_at(min(decode(one.payload, ViewChange).stable for one in body.view_changes) + 1).base
+        return self.group_at(body.stable + 1).base if isinstance(body, ViewChange) else 0
+
+    def say_where(self, text: str) -> str:
         return f"seed {self.seed}, n = {len(self.members)}, tick {self.now}: {text}"
 
 

@@ -49,7 +49,7 @@ SAID = (
     Refusal(0, 1, ORDER.batch, bytes(64), "no"),
     Status(0, False, 0, 0),
     REPORT,
-    Draft(0, TASK, 1, Step.UPDATE.value, (SIGNER.sign(REPORT),)),
+    Draft(0, 0, TASK, 1, Step.UPDATE.value, (SIGNER.sign(REPORT),)),
     COMMITMENT,
 )
 

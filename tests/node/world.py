@@ -540,7 +540,7 @@ def asked(body: object) -> tuple[object, ...]:
         case Report():
             return kind, body.task, body.round, body.step
         case Draft():
-            return kind, body.task, body.round, body.view
+            return kind, body.task, body.round, body.base, body.view
         case Commitment():
             return kind, body.task, body.round
         case _:

@@ -135,7 +135,7 @@ def signed(reports: list[Verified[Report]]) -> tuple[Signed, ...]:
 
 
 def draft(index: int, reports: list[Verified[Report]], number: int = 0, view: View = TRAIN) -> Verified[Draft]:
-    return SIGNERS[index].verified(Draft(number, TASK, view.round, Step.UPDATE.value, signed(reports)))
+    return SIGNERS[index].verified(Draft(0, number, TASK, view.round, Step.UPDATE.value, signed(reports)))
 
 
 class Bench:

@@ -125,7 +125,7 @@ def test_a_round_of_a_thousand_miners_and_31_validators_is_under_half_a_megabyte
     seal, end = seal_where_all_agree(21, 1_000), update(21, 1_000)
     assert len(encode(Batch((seal,)))) < 460_000
     assert len(encode(Batch((end,)))) < 60_000
-    draft = Draft(LATE, TASK, LATE, Step.UPDATE.value, end.reports)
+    draft = Draft(LATE, LATE, TASK, LATE, Step.UPDATE.value, end.reports)
     assert len(encode(signed(key(0), draft))) < 10_000
 
 
@@ -134,7 +134,7 @@ def test_every_word_of_a_full_round_fits_its_message(validators: int) -> None:
     miners = miners_max(validators)
     end = update(validators, miners)
     assert proposal_bytes(end) <= MESSAGE_BYTES_MAX
-    assert len(encode(Draft(LATE, TASK, LATE, Step.UPDATE.value, end.reports))) <= PAYLOAD_BYTES_MAX
+    assert len(encode(Draft(LATE, LATE, TASK, LATE, Step.UPDATE.value, end.reports))) <= PAYLOAD_BYTES_MAX
     report = seal_report(0, names_of(commitments(miners)))
     assert len(report.signed.payload) <= PAYLOAD_BYTES_MAX // 16
 

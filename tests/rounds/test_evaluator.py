@@ -129,7 +129,7 @@ def test_an_evaluation_by_a_quorum_only_is_judged_right() -> None:
 @pytest.mark.parametrize(
     ("message", "reason"),
     [
-        (STRANGER.verified(score_report(1, 3).body), "false: report by somebody who is not a validator"),
+        (STRANGER.verified(score_report(1, 3).body), "untimely: report by somebody who is not a validator now"),
         (
             SIGNERS[1].verified(replace(score_report(1, 3).body, held=b"\x80")),
             "false: report on an evaluation that holds something else",

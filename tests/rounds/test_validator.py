@@ -313,7 +313,7 @@ def test_a_second_face_that_no_report_names_is_not_kept() -> None:
 @pytest.mark.parametrize(
     ("message", "reason"),
     [
-        (STRANGER.verified(seal_report(0).body), "false: report by somebody who is not a validator"),
+        (STRANGER.verified(seal_report(0).body), "untimely: report by somebody who is not a validator now"),
         (seal_report(1, view=replace(TRAIN, round=2)), "untimely: report on a round that is past, or far to come"),
         (seal_report(1, view=replace(TRAIN, round=5)), "untimely: report on a round that is past, or far to come"),
         (SIGNERS[1].verified(replace(seal_report(1).body, step=77)), "false: report on a step that is not known"),

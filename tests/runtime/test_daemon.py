@@ -235,8 +235,10 @@ def test_a_damaged_journal_is_refused_and_not_touched(tmp_path: Path) -> None:
     assert place.journal.read_bytes() == damaged
 
 
-def test_a_validator_that_genesis_does_not_know_is_refused(tmp_path: Path) -> None:
-    assert "none of the network's validators" in refused(home(tmp_path, 2, roles='["validator"]'))
+def test_a_validator_without_a_seat_says_so_and_follows(tmp_path: Path, start: Start) -> None:
+    daemon = start(home(tmp_path, 2, roles='["validator"]'))
+    assert daemon.until_up()["seat"] == "none"
+    daemon.until_said("has no seat among the validators")
 
 
 def test_a_device_that_is_not_there_is_named(tmp_path: Path) -> None:

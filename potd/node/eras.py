@@ -1,0 +1,44 @@
+"""Which validators decide which heights, as the ledger says. Votes on nothing, and verifies nothing.
+
+An era is a stretch of heights decided by one set: those above its base, up to the height of the change that ends it. A
+change takes force a window above the height that agrees on it, and nothing above its height is ordered before that
+height is permanent.
+"""
+
+from __future__ import annotations
+
+from potd.consensus.quorum import Group
+from potd.ledger.entries import Seats
+from potd.ledger.state import Ledger
+from potd.wire.codec import decode
+from potd.wire.ids import Digest
+
+ERA_NOTE = (
+    "era"  # the seats of the era whose replica is at work: the ledger goes on before its last height is permanent
+)
+
+
+def group_of(network: Digest, seats: Seats) -> Group:
+    return Group(network, tuple(seat.key for seat in seats.seats), seats.base, seats.before)
+
+
+def era_of(ledger: Ledger, certified: int, noted: bytes) -> tuple[Group, int | None]:
+    """The validators who are at work, and the last height that they decide, if that is known.
+
+    The ledger's are those of the next height. If its own height was the last of an era, and is not certified yet, those
+    of that era are still at work: they are in what was `noted` when they began, or are those of genesis.
+    """
+    seats = ledger.seats()
+    if certified < seats.base == ledger.height:
+        if noted:
+            return group_of(ledger.network, decode(noted, Seats)), seats.base
+        return Group(ledger.network, seats.before), seats.base
+    change = ledger.change()
+    return group_of(ledger.network, seats), change.height if change is not None else None
+
+
+def horizon(ledger: Ledger) -> int:
+    """Up to which height those who decide the next one decide for sure: a change that has not been agreed on yet takes
+    force a window above the height that will agree on it."""
+    change = ledger.change()
+    return change.height if change is not None else ledger.height + ledger.parameters().window_heights
