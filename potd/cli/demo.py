@@ -223,6 +223,9 @@ def _replay(home: Home, prepared: Prepared, task: str) -> History:
     genesis = read_genesis(home.genesis)
     sizes = [shard.samples for shard in prepared.manifest.training]
     with open_journal(home.journal, genesis_digest(genesis), bytes.fromhex(_key(home))) as journal:
+        if journal.begins():
+            why = f"its history begins at height {journal.begins()}, so the rounds before cannot be told from it"
+            raise Failure(Exit.CONFIGURATION, f"{home.path}: {why}")
         blocks = list(journal.blocks(1, BLOCKS_BYTES))
         while more := journal.blocks(len(blocks) + 1, BLOCKS_BYTES):
             blocks += more

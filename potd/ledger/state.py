@@ -81,7 +81,7 @@ class Ledger:
     @staticmethod
     def from_entries(entries: Iterable[tuple[bytes, bytes]], header: Header | None) -> Ledger:
         """The ledger whose map holds just these. Raises ValueError if that is not the state that the header names."""
-        state = MerkleMap().updated(entries)
+        state = MerkleMap.of(entries)
         if header is not None and state.root() != header.state:
             raise ValueError(f"the state does not hash to what the header of height {header.height} says")
         ledger = Ledger(state, header)

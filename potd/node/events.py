@@ -13,6 +13,8 @@ from potd.wire.consensus import Prepared
 from potd.wire.envelope import Signed
 from potd.wire.ids import BlobRef, Digest, Key
 from potd.wire.jobs import Answer, Job
+from potd.wire.merkle_map import Prefix
+from potd.wire.transfer import Part, Snapshot
 
 # Inputs
 
@@ -83,6 +85,25 @@ class BlocksFetched:
 
 
 @dataclass(frozen=True)
+class SnapshotFetched:
+    """An answer to FetchSnapshot, decoded and not yet checked; None if the peer would not or could not answer."""
+
+    peer: Key
+    height: int
+    snapshot: Snapshot | None
+
+
+@dataclass(frozen=True)
+class PartFetched:
+    """An answer to FetchPart, likewise."""
+
+    peer: Key
+    height: int
+    prefix: Prefix
+    part: Part | None
+
+
+@dataclass(frozen=True)
 class WorkerReady:
     """A worker (`trainer`, `arithmetic`) has started and may be given jobs. `self_test` is its greeting's."""
 
@@ -123,6 +144,8 @@ Input = (
     | BlobRead
     | BatchFetched
     | BlocksFetched
+    | SnapshotFetched
+    | PartFetched
     | WorkerReady
     | WorkerLost
     | JobDone
@@ -162,6 +185,15 @@ class StoreCertificate:
     """The height of this certificate is permanent; kept beside its block for ever."""
 
     certificate: Certificate
+
+
+@dataclass(frozen=True)
+class StoreSnapshot:
+    """The state of this certified height, which has not been executed here, takes the place of the one that is stored.
+    The blocks up to it go: history begins anew. One transaction."""
+
+    certificate: Certificate
+    entries: tuple[tuple[bytes, bytes], ...]
 
 
 @dataclass(frozen=True)
@@ -227,6 +259,25 @@ class FetchBlocks:
 
     peer: Key
     first: int
+
+
+@dataclass(frozen=True)
+class FetchSnapshot:
+    """Ask this peer whether it can give the state of this height, or, for 0, of which height it can. `base` is the last
+    height before those that the validators known to us decide."""
+
+    peer: Key
+    height: int
+    base: int
+
+
+@dataclass(frozen=True)
+class FetchPart:
+    """Ask this peer for a part of the state of this height."""
+
+    peer: Key
+    height: int
+    prefix: Prefix
 
 
 # Effects: blobs, workers, people
@@ -301,6 +352,7 @@ Effect = (
     | Forget
     | Store
     | StoreCertificate
+    | StoreSnapshot
     | Note
     | Send
     | Publish
@@ -309,6 +361,8 @@ Effect = (
     | Read
     | FetchBatch
     | FetchBlocks
+    | FetchSnapshot
+    | FetchPart
     | Hide
     | Reveal
     | Retain

@@ -6,6 +6,7 @@ from potd.wire.ids import Key
 
 GRACE_TICKS = 10  # a validator behind by a little is most often about to execute by itself
 PATIENCE_TICKS = 60  # for one answer
+STUCK_TICKS = 600  # with peers, of which none has shown the blocks that follow ours
 
 
 class Follower:
@@ -72,6 +73,10 @@ class Follower:
         self._asked = peers[self._turn % len(peers)]
         self._asked_ticks = 0
         return self._asked
+
+    def stuck(self, height: int) -> bool:
+        """Whether what is certified above us cannot be had by blocks: those who have it may have begun after us."""
+        return self._target > height and self._behind_ticks >= STUCK_TICKS
 
     def progressed(self) -> None:
         """We executed something: whatever is behind is not stuck."""

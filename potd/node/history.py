@@ -59,7 +59,8 @@ class History:
 
 
 def replay(genesis: Genesis, blocks: Iterable[Block], task: TaskId, sizes: Sequence[int]) -> History:
-    """The history of one task whose training shards have these sizes.
+    """The history of one task whose training shards have these sizes. It takes all blocks from height 1 on, so whoever
+    has joined by a snapshot cannot tell it.
 
     Raises ValueError, naming the height, for a block that does not follow from genesis."""
     ledger = genesis_ledger(genesis)

@@ -15,6 +15,7 @@ from typing import Any, assert_never
 from potd.consensus import events as pbft
 from potd.consensus.quorum import blocks_fault, certificate_fault, certified_runs
 from potd.consensus.replica import Replica
+from potd.consensus.succession import Handover, Line
 from potd.gossip.admit import Ordered, admit_certificate, admit_commitment, admit_frame, admit_operation
 from potd.ledger.apply import execute
 from potd.ledger.entries import task_of
@@ -26,6 +27,8 @@ from potd.node.eras import ERA_NOTE, era_of, horizon
 from potd.node.events import Effect, Input
 from potd.node.follow import GRACE_TICKS, Follower
 from potd.node.operations import Operations
+from potd.node.shelf import Shelf
+from potd.node.snapshot import SNAPSHOT_LAG, WORTH_HEIGHTS, Taken, Taking
 from potd.node.tasks import Desks
 from potd.rounds import events as rounds
 from potd.rounds.keeper import Desk
@@ -60,6 +63,7 @@ from potd.wire.operations import (
     Transfer,
 )
 from potd.wire.rounds import Commitment, Draft, Report, Update
+from potd.wire.transfer import Part, Snapshot, WantPart, WantSnapshot
 
 CERTIFICATE_TICKS = 20  # how long a backup leaves it to the primary to gossip a certificate
 IN_FLIGHT_MAX = 4  # sequence numbers given out at once: enough to overlap agreement with agreement
@@ -87,6 +91,7 @@ class Restored:
     records: tuple[Signed | Prepared | Batch, ...]  # oldest first
     notes: Mapping[str, bytes]
     held: tuple[BlobRef, ...]
+    begins: int = 0  # the height of the snapshot that the blocks follow on; 0 for genesis
 
 
 NOTHING_RESTORED = Restored(None, None, (), (), {}, ())
@@ -132,6 +137,11 @@ class Node:
         self._desks = Desks(roles, Desk(self._held, itertools.count(1)), dict(restored.notes))
         self._agenda = Agenda()
         self._follower = Follower(GRACE_TICKS if self.replica is not None else 0)
+        self._taking = Taking()
+        self._shelf = Shelf(restored.notes)
+        self.begins = restored.begins  # blocks up to this height were never executed here, or are gone
+        if restored.header is not None and restored.certificate is not None and self.certified == self.height:
+            self._shelf.keep(self.ledger, restored.certificate)
         self._court = Court(self.network, self.parameters, self._desks, self._agenda)
         self._operations = Operations(signer, self.account, self._agenda)
         self._moved: dict[TaskId, None] = {}  # tasks that have been executed upon, for `_after`
@@ -176,6 +186,14 @@ class Node:
     def batch(self, digest: Digest) -> Batch | None:
         """A batch in flight, for a peer that lacks it."""
         return self.replica.batch(digest) if self.replica is not None else None
+
+    def snapshot(self, want: WantSnapshot) -> Snapshot | None:
+        """The state that a peer may have of us. May be called from any thread, like `part`."""
+        return self._shelf.snapshot(want)
+
+    def part(self, want: WantPart) -> Part | None:
+        """A part of it; None if that state is not kept here."""
+        return self._shelf.part(want)
 
     def receipt(self, operation: Digest) -> str | None:
         """The reason why an operation was not applied, nothing if it was; None while it has not been executed."""
@@ -226,10 +244,12 @@ class Node:
             case out.PeerUp(peer, height):
                 self._peers.add(peer)
                 self._follower.up(peer, height)
+                self._taking.up(peer)
                 return []
             case out.PeerDown(peer):
                 self._peers.discard(peer)
                 self._follower.down(peer)
+                self._taking.down(peer)
                 return []
             case out.Framed(peer, data):
                 return self._on_frame(peer, data)
@@ -246,6 +266,12 @@ class Node:
                 return self._on_batch(digest, data)
             case out.BlocksFetched(peer, blocks):
                 return self._on_blocks(peer, blocks)
+            case out.SnapshotFetched():
+                return self._taking.on_snapshot(event)
+            case out.PartFetched():
+                effects = self._taking.on_part(event)
+                taken = self._taking.taken()
+                return effects + (self._take_over(taken) if taken is not None else [])
             case out.WorkerReady():
                 return self._on_worker(event)
             case out.WorkerLost(kind, reason):
@@ -267,9 +293,7 @@ class Node:
         if self.replica is not None:
             effects += self._from_consensus(self.replica.step(pbft.Ticked(self.connected() + 1 >= self.group.quorum)))
         effects += self._from_rounds(self._desks.tick())
-        peer = self._follower.tick(self._proved())
-        if peer is not None:
-            effects.append(out.FetchBlocks(peer, self._proved() + 1))
+        effects += self._catch_up()
         forward = self.replica is not None and self.replica.active and not self.replica.is_primary
         primary = self.replica.primary if self.replica is not None and forward else None
         again, due = self._operations.again(self.ledger, self._ticks, primary)
@@ -280,6 +304,15 @@ class Node:
         if self.settings.miner:
             effects += self._enrol()
         return effects
+
+    def _catch_up(self) -> list[Effect]:
+        """By a snapshot if we are far behind, or if nobody has the blocks that we lack; by blocks otherwise."""
+        gain_min = 1 if self._follower.stuck(self.height) else None
+        if self._follower.target() - self.height > SNAPSHOT_LAG:
+            gain_min = WORTH_HEIGHTS
+        effects = self._taking.tick(self.height, gain_min, Line.begin(self.group))
+        peer = None if self._taking.busy else self._follower.tick(self._proved())
+        return effects if peer is None else [*effects, out.FetchBlocks(peer, self._proved() + 1)]
 
     # Peers
 
@@ -501,11 +534,8 @@ class Node:
         # The first height stores the genesis state with it: before that there is nothing that a genesis file lacks.
         changes = executed.changes if self.height else executed.ledger.entries.items()
         self.ledger = executed.ledger
-        change = self.ledger.change()
-        if change is not None and self._ends is None:
-            self._ends = change.height
-            if self.replica is not None:
-                self.replica.step(pbft.Ending(change.height))
+        self._shelf.executed(self.ledger)
+        self._end_era()
         self._follower.progressed()
         self._operations.executed(executed.receipts, executed.changes)
         self._moved.update((task, None) for key, _ in executed.changes if (task := task_of(key)) is not None)
@@ -535,7 +565,8 @@ class Node:
         height = certificate.header.height
         if height > self.certified:
             self.certified, self._certificate = height, certificate
-        effects: list[Effect] = [out.StoreCertificate(certificate)]
+        self._shelf.certified(certificate)
+        effects: list[Effect] = [out.StoreCertificate(certificate)] if height > self.begins else []
         if self.replica is not None and self.replica.is_primary:
             effects.append(out.Publish("certificates", encode(certificate)))
         elif self.replica is not None:
@@ -582,6 +613,7 @@ class Node:
         certificate = run[-1].certificate()
         assert certificate is not None
         self.certified, self._certificate = self.height, certificate
+        self._shelf.certified(certificate)
         effects.append(out.StoreCertificate(certificate))
         if self.replica is not None:
             effects += self._from_consensus(self.replica.followed(certificate))
@@ -639,17 +671,31 @@ class Node:
         header = self.ledger.header
         assert header is not None
         assert self.height == self.certified == self._ends, "executed beyond the end of an era"
-        seated = self.replica is not None
+        assert self._certificate is not None
         self._agenda.view_changed()
-        self.group, self._ends = era_of(self.ledger, self.certified, b"")
+        effects = self._begin_era()
         assert header.validators == validators_digest(self.group.keys), "the header names other validators"
+        effects += self._handed_over(Handover(self._certificate, self.group.keys))
+        effects += self._due(self._operations.all_due(self.ledger))
+        return effects + self._resume()
+
+    def _begin_era(self) -> list[Effect]:
+        """Other validators decide what comes after our height, which is permanent."""
+        seated = self.replica is not None
+        self.group, self._ends = era_of(self.ledger, self.certified, b"")
         self._owed = None
         self.replica = self._new_replica(())
         self._follower.grace_ticks = GRACE_TICKS if self.replica is not None else 0
         effects: list[Effect] = [*self._note_era(), self._log(self._era_text(seated))]
-        effects += self._from_rounds(self._desks.reseated(self._electorate(), self.replica is not None))
-        effects += self._due(self._operations.all_due(self.ledger))
-        return effects + self._resume()
+        return effects + self._from_rounds(self._desks.reseated(self._electorate(), self.replica is not None))
+
+    def _end_era(self) -> None:
+        """As soon as a change is agreed on we know the last height of the era."""
+        change = self.ledger.change()
+        if change is not None and self._ends is None:
+            self._ends = change.height
+            if self.replica is not None:
+                self.replica.step(pbft.Ending(change.height))
 
     def _note_era(self) -> list[Effect]:
         """Who is at work, and who was before, for a restart between the execution of their last height and its
@@ -667,6 +713,44 @@ class Node:
         if seated:
             return f"our seat has ended at height {base}: we go on as a follower of {size} validators"
         return f"from height {base + 1}: {size} validators, others than before"
+
+    def _take_over(self, taken: Taken) -> list[Effect]:
+        """Go on from a state that was not executed here. Its parts have been proved, and so has its certificate."""
+        header = taken.certificate.header
+        assert header.height > self.height
+        skipped = header.height - self.height
+        self.ledger = Ledger.from_entries(taken.entries, header)
+        self.certified = self.begins = header.height
+        self._certificate = taken.certificate
+        self._moved.clear()
+        self._unpublished = None
+        self._follower.progressed()
+        effects: list[Effect] = []
+        for handover in taken.handovers:
+            effects += self._handed_over(handover)
+        seats = self.ledger.seats()
+        if seats.base == header.height:
+            effects += self._handed_over(Handover(taken.certificate, tuple(seat.key for seat in seats.seats)))
+        self._shelf.keep(self.ledger, taken.certificate)
+        effects.append(out.StoreSnapshot(taken.certificate, taken.entries))
+        text = (
+            f"took over the state of height {header.height}, of {len(taken.entries)} entries: {skipped} heights skipped"
+        )
+        effects.append(self._log(text))
+        self._agenda.view_changed()  # nothing that was in flight is sure to come through
+        if seats.base > self.group.base:
+            effects += [out.Forget(header.height), *self._begin_era()]
+        else:
+            self._end_era()
+            if self.replica is not None:
+                effects += self._from_consensus(self.replica.followed(taken.certificate))
+        effects += self._due(self._operations.skipped(self.ledger))
+        effects += self._from_rounds(self._desks.vanished(frozenset(self.ledger.task_ids())))
+        return effects + self._resume() + self._judge_again()
+
+    def _handed_over(self, handover: Handover) -> list[Effect]:
+        """Others have decided up to this height than decide from now on: newcomers will have to be shown."""
+        return [out.Note(*self._shelf.hand_over(handover))]
 
     # Rounds
 

@@ -131,6 +131,17 @@ class Operations:
         in_turn = waiting.message.body.nonce == ledger.nonce(waiting.message.body.account)
         return [Awaited(key)] if in_turn else []
 
+    def skipped(self, ledger: Ledger) -> list[Due]:
+        """After heights that were not executed here: as `clear`, but what has become of an operation whose turn is over
+        is not known, and said to nobody."""
+        due: list[Due] = []
+        self._touched.clear()
+        for name, waiting in sorted(self._agenda.operations.items()):
+            if why_not(ledger, waiting.message.signed):
+                self._agenda.drop_operation(name)
+                due.append(Settled(operation_key(waiting.message.signed)))
+        return due + self.all_due(ledger)
+
     def enrolments(
         self, ledger: Ledger, desks: Desks, wanted: tuple[TaskId, ...] | None, units: int, tick: int
     ) -> tuple[list[Effect], list[Signed]]:

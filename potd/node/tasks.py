@@ -99,6 +99,16 @@ class Desks:
         else:
             self._notes.pop(name, None)
 
+    def vanished(self, known: frozenset[TaskId]) -> list[Marked]:
+        """After heights that were not executed here: tasks that have ended and are forgotten. Others are `changed`."""
+        effects: list[Marked] = []
+        for task in sorted(self.parts.keys() - known):
+            part = self.parts.pop(task)
+            del self._moved[task], self._last[task]
+            assert part.view is not None, "a part that was never started"
+            effects += self._mark(task, [*part.on_changed(replace(part.view, phase=Phase.DONE)), *part.close()])
+        return effects
+
     # From outside
 
     def read(self, ref: BlobRef, data: bytes) -> list[Marked]:

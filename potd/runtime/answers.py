@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Protocol
 
 from potd.runtime.blobs import BlobStore
 from potd.runtime.journal import Journal
@@ -13,9 +14,29 @@ from potd.wire.blocks import Batch
 from potd.wire.codec import Malformed, decode, encode
 from potd.wire.ids import BlobRef, Digest, Key
 from potd.wire.merkle import CHUNK_BYTES, chunk_count
-from potd.wire.transfer import Blocks, Leaves, WantBatch, WantBlocks, WantChunk, WantLeaves
+from potd.wire.merkle_map import Prefix
+from potd.wire.transfer import (
+    Blocks,
+    Leaves,
+    Part,
+    Snapshot,
+    WantBatch,
+    WantBlocks,
+    WantChunk,
+    WantLeaves,
+    WantPart,
+    WantSnapshot,
+)
 
 HASHED_INLINE_BYTES = 4 * CHUNK_BYTES  # a larger blob is hashed on a thread, beside the loop
+
+
+class States(Protocol):
+    """Who keeps states for others: the node. Called from any thread."""
+
+    def snapshot(self, want: WantSnapshot) -> Snapshot | None: ...
+
+    def part(self, want: WantPart) -> Part | None: ...
 
 
 class Answers:
@@ -27,11 +48,13 @@ class Answers:
         journal: Journal,
         batch_in_flight: Callable[[Digest], Batch | None],
         blame: Callable[[Key, str], None],
+        states: States,
     ) -> None:
         self._blobs = blobs
         self._journal = journal
         self._batch_in_flight = batch_in_flight
         self._blame = blame
+        self._states = states
         self.bytes_out = 0
 
     async def answer(self, peer: Key, kind: str, question: bytes) -> bytes:
@@ -65,6 +88,13 @@ class Answers:
                     return encode(Blocks(blocks))
                 except Malformed:  # full batches in a row without a certificate between them: nobody's fault
                     raise Refused("too large to be served") from None
+            case transfer.SNAPSHOT:
+                return _held(await asyncio.to_thread(self._states.snapshot, decode(question, WantSnapshot)))
+            case transfer.PART:
+                want = decode(question, WantPart)
+                if not Prefix(want.prefix, want.length).is_whole():
+                    raise Malformed("a prefix with bits behind its end")
+                return await asyncio.to_thread(lambda: _held(self._states.part(want)))
             case _:
                 raise Refused(f"nobody here knows about {kind}")
 
@@ -94,3 +124,10 @@ class Answers:
         if data is None:
             raise Refused("not held")
         return data
+
+
+def _held(answer: Snapshot | Part | None) -> bytes:
+    """Its encoding. Raises Refused for nothing."""
+    if answer is None:
+        raise Refused("not held")
+    return encode(answer)

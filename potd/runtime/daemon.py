@@ -116,8 +116,9 @@ async def _live(config: Config, genesis: Genesis, seed: bytes) -> None:
         recovered = journal.recover()
         held = blobs.open()
         restored = Restored(
-            recovered.header, recovered.certificate, recovered.entries, recovered.records, recovered.notes, held
-        )
+            recovered.header, recovered.certificate, recovered.entries, recovered.records, recovered.notes, held,
+            recovered.begins,
+        )  # fmt: skip
         node = Node(_settings(config), genesis, signer, GOLDEN, restored)
         if config.validates and node.replica is None:
             log.warning("this key has no seat among the validators: the node follows them until it has one")
@@ -208,7 +209,7 @@ class Daemon:
         self.pump = Pump(node, journal, blobs, self.network, self.fetcher, self.workers, self._refusals)
         self._timing = Timing()
         self.pump.listen(self._timing.listen)
-        self._answers = Answers(blobs, journal, node.batch, self._blame)
+        self._answers = Answers(blobs, journal, node.batch, self._blame, node)
         self._control = Control(
             config.home, node, self.pump, blobs, self.fetcher, signer,
             status=self.status, peers=self.peers, units=lambda: self._config.units, stop=self._stop.set,

@@ -1,4 +1,4 @@
-"""Getting blobs, batches and blocks from peers. Knows nothing of why they are wanted.
+"""Getting blobs, batches, blocks and states from peers. Knows nothing of why they are wanted.
 
 A blob comes chunk by chunk, each verified as it comes, from as many holders as help: first those named to us, after
 a round of refusals any peer. Whoever is slow is joined by the next one; whoever lies is blamed and asked no more.
@@ -13,9 +13,9 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
-from potd.node.events import BatchFetched, BlobRead, BlocksFetched, Fetched
+from potd.node.events import BatchFetched, BlobRead, BlocksFetched, Fetched, PartFetched, SnapshotFetched
 from potd.runtime.blobs import BlobStore, Part, split_leaves
 from potd.runtime.network import Network, Refused, Unreachable
 from potd.wire import transfer
@@ -24,7 +24,21 @@ from potd.wire.blocks import BATCH_BYTES_MAX
 from potd.wire.codec import Malformed, decode, encode
 from potd.wire.ids import BlobRef, Digest, Key, short
 from potd.wire.merkle import CHUNK_BYTES, blob_root, chunk_count, leaf_hash
-from potd.wire.transfer import Blocks, Leaves, WantBatch, WantBlocks, WantChunk, WantLeaves
+from potd.wire.merkle_map import Prefix
+from potd.wire.transfer import (
+    Blocks,
+    Leaves,
+    Snapshot,
+    WantBatch,
+    WantBlocks,
+    WantChunk,
+    WantLeaves,
+    WantPart,
+    WantSnapshot,
+)
+from potd.wire.transfer import (
+    Part as StatePart,
+)
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +50,12 @@ SLOW_S = 0.5  # without an answer for so long, the next holder is asked too
 PATIENCE_S = 20.0  # for a chunk: a line of 13 kB/s is the slowest that helps
 READ_BYTES_MAX = 16 << 20  # what is read is a manifest
 BATCH_PATIENCE_S = 5.0
+SLACK_BYTES = 512 * 1024  # of an answer beyond what it is to hold: lengths, proofs, the last of many
 RETRY_FIRST_S = 0.05  # a miner reveals when it hears of the certificate, a moment after or before we do
 RETRY_LAST_S = 5.0
+
+A = TypeVar("A", Blocks, Snapshot, StatePart)
+Told = Fetched | BlobRead | BatchFetched | BlocksFetched | SnapshotFetched | PartFetched
 
 Lane = Callable[[Key], Awaitable[None]]  # asks one peer until it has no more, or fails: Refused, Unreachable
 
@@ -75,7 +93,7 @@ class Fetcher:
         self,
         blobs: BlobStore,
         network: Network,
-        heard: Callable[[Fetched | BlobRead | BatchFetched | BlocksFetched], None],
+        heard: Callable[[Told], None],
         blame: Callable[[Key, str], None],
         group: asyncio.TaskGroup,
     ) -> None:
@@ -146,6 +164,12 @@ class Fetcher:
 
     def fetch_blocks(self, peer: Key, first: int) -> None:
         self._group.create_task(self._get_blocks(peer, first), name=f"blocks from {first}")
+
+    def fetch_snapshot(self, peer: Key, height: int, base: int) -> None:
+        self._group.create_task(self._get_snapshot(peer, height, base), name=f"snapshot {height}")
+
+    def fetch_part(self, peer: Key, height: int, prefix: Prefix) -> None:
+        self._group.create_task(self._get_part(peer, height, prefix), name=f"part of the state of {height}")
 
     def peer_up(self) -> None:
         """Somebody new may hold what is wanted."""
@@ -346,7 +370,7 @@ class Fetcher:
             self._reading.discard(ref)
         self._heard(BlobRead(ref, data))
 
-    # Batches and blocks: whoever ordered them judges them
+    # Batches, blocks and states: whoever ordered them judges them
 
     async def _get_batch(self, digest: Digest, peers: Sequence[Key]) -> None:
         try:
@@ -366,18 +390,30 @@ class Fetcher:
             self._batches.discard(digest)
 
     async def _get_blocks(self, peer: Key, first: int) -> None:
-        blocks: Blocks = Blocks(())
+        bytes_max = transfer.BLOCKS_BYTES_MAX + 2 * BATCH_BYTES_MAX
+        answer = await self._answer(peer, transfer.BLOCKS, WantBlocks(first), bytes_max, Blocks)
+        self._heard(BlocksFetched(peer, answer.blocks if answer is not None else ()))
+
+    async def _get_snapshot(self, peer: Key, height: int, base: int) -> None:
+        bytes_max = transfer.HANDOVERS_BYTES_MAX + SLACK_BYTES
+        answer = await self._answer(peer, transfer.SNAPSHOT, WantSnapshot(height, base), bytes_max, Snapshot)
+        self._heard(SnapshotFetched(peer, height, answer))
+
+    async def _get_part(self, peer: Key, height: int, prefix: Prefix) -> None:
+        bytes_max = max(transfer.PART_BYTES_MAX, transfer.ENTRY_BYTES_MAX) + SLACK_BYTES
+        question = WantPart(height, prefix.bits, prefix.length)
+        answer = await self._answer(peer, transfer.PART, question, bytes_max, StatePart)
+        self._heard(PartFetched(peer, height, prefix, answer))
+
+    async def _answer(self, peer: Key, kind: str, question: object, bytes_max: int, expected: type[A]) -> A | None:
+        """A peer's answer, decoded; None if there is none."""
         try:
             answer = await self._network.ask(
-                peer,
-                transfer.BLOCKS,
-                encode(WantBlocks(first)),
-                answer_bytes_max=transfer.BLOCKS_BYTES_MAX + 2 * BATCH_BYTES_MAX,
-                patience_s=PATIENCE_S,
+                peer, kind, encode(question), answer_bytes_max=bytes_max, patience_s=PATIENCE_S
             )
-            blocks = decode(answer, Blocks)
+            return decode(answer, expected)
         except (Refused, Unreachable) as error:
-            log.debug("blocks from %d: %s: %s", first, short(peer), error)
+            log.debug("%s: %s: %s", kind, short(peer), error)
         except Malformed as error:
-            self._blame(peer, f"blocks that cannot be read: {error}")
-        self._heard(BlocksFetched(peer, blocks.blocks))
+            self._blame(peer, f"{kind} that cannot be read: {error}")
+        return None

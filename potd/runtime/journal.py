@@ -18,7 +18,7 @@ from typing import Self, assert_never
 
 import msgpack
 
-from potd.node.events import Forget, Keep, Note, Store, StoreCertificate
+from potd.node.events import Forget, Keep, Note, Store, StoreCertificate, StoreSnapshot
 from potd.wire.blocks import Batch, Block, Certificate, Header
 from potd.wire.codec import Malformed, decode, encode, tag_of
 from potd.wire.consensus import Prepared
@@ -26,6 +26,8 @@ from potd.wire.envelope import Signed
 from potd.wire.ids import Digest, Key, short
 
 SCHEMA = 1
+SCHEMA_SNAPSHOT = 2  # since it holds a snapshot: a release from before these would begin again at genesis
+_SNAPSHOT = "snapshot"  # in `about`: the certificate of the state that the blocks follow on
 SEQ_UNBOUND = 2**62  # the seq of what belongs to no height: of each kind only the newest is kept
 DISK_FAULTS = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN")
 
@@ -41,7 +43,8 @@ CREATE TABLE state (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE notes (name TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID;
 """
 
-Write = Keep | Forget | Store | StoreCertificate | Note
+Write = Keep | Forget | Store | StoreCertificate | StoreSnapshot | Note
+WRITES = (Keep, Forget, Store, StoreCertificate, StoreSnapshot, Note)
 
 
 class JournalError(Exception):
@@ -57,6 +60,7 @@ class Recovered:
     entries: tuple[tuple[bytes, bytes], ...]
     records: tuple[Signed | Prepared | Batch, ...]
     notes: Mapping[str, bytes]
+    begins: int = 0  # the height of the snapshot that the blocks follow on; 0 for genesis
 
 
 class Journal:
@@ -126,6 +130,12 @@ class Journal:
                     certified = len(found)
         return tuple(found[:certified])
 
+    def begins(self) -> int:
+        """The height after which there are blocks: that of the snapshot which this node once took, or 0."""
+        with self._reading, _disk(self._path):
+            certificate = _snapshot(self._reader)
+        return certificate.header.height if certificate is not None else 0
+
     def batch(self, digest: Digest) -> bytes | None:
         """The encoding of an executed batch."""
         with self._reading, _disk(self._path):
@@ -171,6 +181,12 @@ class Journal:
                     "UPDATE blocks SET certificate = ? WHERE height = ?", (encode(certificate), height)
                 ).rowcount
                 assert done == 1, f"a certificate for height {height}, which is not stored"
+            case StoreSnapshot(certificate, entries):
+                execute("DELETE FROM blocks")
+                execute("DELETE FROM state")
+                self._writer.executemany("INSERT INTO state (key, value) VALUES (?, ?)", entries)
+                about = {_SNAPSHOT: encode(certificate), "schema": SCHEMA_SNAPSHOT.to_bytes(4, "big")}
+                self._writer.executemany("INSERT OR REPLACE INTO about (name, data) VALUES (?, ?)", about.items())
             case Note(name, data):
                 if data:
                     execute("INSERT OR REPLACE INTO notes (name, data) VALUES (?, ?)", (name, data))
@@ -185,14 +201,16 @@ class Journal:
         certified = read(
             "SELECT certificate FROM blocks WHERE certificate IS NOT NULL ORDER BY height DESC LIMIT 1"
         ).fetchone()
+        snapshot = _snapshot(self._writer)
         return Recovered(
-            header=decode(newest[0], Header) if newest else None,
-            certificate=decode(certified[0], Certificate) if certified else None,
+            header=decode(newest[0], Header) if newest else snapshot.header if snapshot is not None else None,
+            certificate=decode(certified[0], Certificate) if certified else snapshot,
             entries=tuple(
                 (bytes(key), bytes(value)) for key, value in read("SELECT key, value FROM state ORDER BY key")
             ),
             records=tuple(_record(data) for (data,) in read("SELECT data FROM records ORDER BY id")),
             notes={name: bytes(data) for name, data in read("SELECT name, data FROM notes ORDER BY name")},
+            begins=snapshot.header.height if snapshot is not None else 0,
         )
 
 
@@ -234,9 +252,10 @@ def _check(path: Path, network: Digest, keys: Sequence[Key]) -> Key:
     finally:
         connection.close()
     schema = int.from_bytes(about.get("schema", b""), "big")
-    if schema != SCHEMA:
+    if schema not in (SCHEMA, SCHEMA_SNAPSHOT):
         raise JournalError(
-            f"{path}: a journal of schema {schema}, and this release reads {SCHEMA}; start the release that wrote it"
+            f"{path}: a journal of schema {schema}, and this release reads {SCHEMA} and {SCHEMA_SNAPSHOT}; start the "
+            "release that wrote it"
         )
     if about.get("network") != network:
         raise JournalError(
@@ -265,6 +284,12 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")  # a transaction is on disk when it ends
     return connection
+
+
+def _snapshot(connection: sqlite3.Connection) -> Certificate | None:
+    """The certificate of the state that the blocks follow on; None if that is genesis."""
+    row = connection.execute("SELECT data FROM about WHERE name = ?", (_SNAPSHOT,)).fetchone()
+    return None if row is None else decode(row[0], Certificate)
 
 
 def _record(data: bytes) -> Signed | Prepared | Batch:

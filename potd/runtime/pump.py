@@ -24,6 +24,8 @@ from potd.node.events import (
     Fetch,
     FetchBatch,
     FetchBlocks,
+    FetchPart,
+    FetchSnapshot,
     Forget,
     Framed,
     Gossiped,
@@ -43,13 +45,14 @@ from potd.node.events import (
     Send,
     Store,
     StoreCertificate,
+    StoreSnapshot,
     Tell,
     Ticked,
     Unfetch,
 )
 from potd.runtime.blobs import BlobStore
 from potd.runtime.fetcher import Fetcher
-from potd.runtime.journal import Journal, Write
+from potd.runtime.journal import WRITES, Journal, Write
 from potd.runtime.network import Network
 from potd.runtime.refusals import Refusals
 from potd.runtime.workers import Worker
@@ -259,9 +262,7 @@ class Pump:
 
     async def _carry_out(self, effects: Sequence[Effect], thread: ThreadPoolExecutor) -> None:
         """Effects in order; everything from the first write on waits until all writes are durable."""
-        writes: list[Write] = [
-            one for one in effects if isinstance(one, Keep | Forget | Store | StoreCertificate | Note)
-        ]
+        writes: list[Write] = [one for one in effects if isinstance(one, WRITES)]
         if writes:
             first = next(index for index, one in enumerate(effects) if one is writes[0])
             for effect in effects[:first]:
@@ -276,7 +277,7 @@ class Pump:
 
     def _do(self, effect: Effect) -> None:
         match effect:
-            case Keep() | Forget() | StoreCertificate() | Note():
+            case Keep() | Forget() | StoreCertificate() | StoreSnapshot() | Note():
                 pass  # written before we came here
             case Store():
                 self._tell(effect)
@@ -294,6 +295,10 @@ class Pump:
                 self._fetcher.fetch_batch(digest, peers)
             case FetchBlocks(peer, first):
                 self._fetcher.fetch_blocks(peer, first)
+            case FetchSnapshot(peer, height, base):
+                self._fetcher.fetch_snapshot(peer, height, base)
+            case FetchPart(peer, height, prefix):
+                self._fetcher.fetch_part(peer, height, prefix)
             case Hide(ref):
                 self._blobs.hide(ref)
             case Reveal(ref):

@@ -152,6 +152,7 @@ def node_view(node: Node, running: Iterable[Job]) -> dict[str, Any]:
         "key": node.signer.key.hex(),
         "height": node.height,
         "certified": node.certified,
+        "history_begins": node.begins,
         "doing": doing(node, running),
         "tasks": tasks_view(node),
         "supply_micro": node.ledger.globals().supply_micro,

@@ -8,7 +8,8 @@ with it the root, follows from the content alone, whatever the order of the upda
     branch  SHA-256(0x11, bit, left, right)          left: that bit is 0
     empty   SHA-256(0x12)
 
-Order is the order of positions.
+Order is the order of positions. A *part* of the map is all that stands at positions with a given prefix: one subtree,
+or nothing. Since the shape follows from the content, whoever has the root can check a part by rebuilding its subtree.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated
 
 from potd.wire.codec import U8, Size, message
@@ -44,6 +46,27 @@ class Proof:
     bits: Annotated[tuple[U8, ...], Size(0, POSITION_BITS)]  # of the branches, from the root
     siblings: Annotated[tuple[Digest, ...], Size(0, POSITION_BITS)]  # the hash on the other side of each
     neighbour: Annotated[tuple[Neighbour, ...], Size(0, 1)]
+
+
+@dataclass(frozen=True, order=True)
+class Prefix:
+    """The first `length` bits of a position, and with them all positions that begin so. The bits behind are 0."""
+
+    bits: Digest
+    length: int
+
+    def halves(self) -> tuple[Prefix, Prefix]:
+        """The prefixes that are one bit longer."""
+        assert self.length < POSITION_BITS
+        other = int.from_bytes(self.bits, "big") | 1 << (POSITION_BITS - 1 - self.length)
+        return Prefix(self.bits, self.length + 1), Prefix(_bytes(other), self.length + 1)
+
+    def is_whole(self) -> bool:
+        """Whether nothing stands behind the bits that count."""
+        return not int.from_bytes(self.bits, "big") & ((1 << (POSITION_BITS - self.length)) - 1)
+
+
+EVERYTHING = Prefix(bytes(POSITION_BITS // 8), 0)
 
 
 class _Leaf:
@@ -80,6 +103,12 @@ class MerkleMap:
     def __init__(self) -> None:
         self._root: _Node | None = None
         self._count = 0
+
+    @staticmethod
+    def of(entries: Iterable[tuple[bytes, bytes]]) -> MerkleMap:
+        """The map that holds just these; of a key that comes twice, its last value. Takes linear time."""
+        leaves = sorted((_Leaf(_position(key), key, value) for key, value in dict(entries).items()), key=_place)
+        return _map(_grown(leaves), len(leaves)) if leaves else MerkleMap()
 
     def __len__(self) -> int:
         return self._count
@@ -126,13 +155,7 @@ class MerkleMap:
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
         """Keys and values, by position."""
-        waiting: list[_Node] = [] if self._root is None else [self._root]
-        while waiting:
-            node = waiting.pop()
-            if isinstance(node, _Leaf):
-                yield node.key, node.value
-            else:
-                waiting += (node.right, node.left)
+        return iter(()) if self._root is None else _items(self._root)
 
     def root(self) -> Digest:
         return _EMPTY if self._root is None else _hash(self._root)
@@ -149,13 +172,44 @@ class MerkleMap:
             return Proof(bits, siblings, ())
         return Proof(bits, siblings, (Neighbour(_bytes(found.position), hashlib.sha256(found.value).digest()),))
 
+    def part(
+        self, prefix: Prefix, bytes_max: int, entries_max: int
+    ) -> tuple[tuple[tuple[bytes, bytes], ...], Proof] | None:
+        """The entries at positions that begin so, by position, and the proof that these are all: `verify_part`.
+
+        None if they are several and more than `bytes_max`, keys and values, or `entries_max`: ask for the halves."""
+        wanted = int.from_bytes(prefix.bits, "big")
+        path: list[_Branch] = []
+        node = self._root
+        while isinstance(node, _Branch) and node.bit < prefix.length:
+            path.append(node)
+            node = node.right if _side(wanted, node.bit) else node.left
+        if node is None:
+            return (), Proof((), (), ())
+        some = _leftmost(node)
+        neighbour: tuple[Neighbour, ...] = ()
+        entries: list[tuple[bytes, bytes]] = []
+        if _differ(some.position, wanted) < prefix.length:  # and so do all below
+            path += _walk(node, some.position)[0]
+            neighbour = (Neighbour(_bytes(some.position), hashlib.sha256(some.value).digest()),)
+            wanted = some.position
+        else:
+            size = 0
+            for key, value in _items(node):
+                size += len(key) + len(value)
+                if entries and (size > bytes_max or len(entries) == entries_max):
+                    return None
+                entries.append((key, value))
+        siblings = tuple(_hash(one.left if _side(wanted, one.bit) else one.right) for one in path)
+        return tuple(entries), Proof(tuple(one.bit for one in path), siblings, neighbour)
+
 
 def verify_proof(root: Digest, key: bytes, value: bytes | None, proof: Proof) -> bool:
     """Whether the map with this root has `value` at `key`, or, for None, nothing there."""
     position = _position(key)
     if len(proof.bits) != len(proof.siblings):
         return False
-    if any(upper >= lower for upper, lower in zip(proof.bits, proof.bits[1:], strict=False)):
+    if any(upper >= lower for upper, lower in pairwise(proof.bits)):
         return False
     if value is not None:
         if proof.neighbour:
@@ -169,9 +223,44 @@ def verify_proof(root: Digest, key: bytes, value: bytes | None, proof: Proof) ->
         if other == position:
             return False
         here = _leaf_hash(other, neighbour.value)
+    return _folded(here, position, proof) == root
+
+
+def verify_part(root: Digest, prefix: Prefix, entries: tuple[tuple[bytes, bytes], ...], proof: Proof) -> bool:
+    """Whether the map with this root has at positions with this prefix just these entries, in this order.
+
+    Entries: the subtree that they make must be the one to which the prefix leads by branches at bits within it. What
+    begins with the prefix takes the same side at each of them, so it is all in that subtree. None: a leaf with another
+    beginning, on whose way no branch stands at the first bit in which the two differ. Were anything there that begins
+    with the prefix, it and the leaf would differ first at that very bit, and a branch would stand there.
+    """
+    if len(proof.bits) != len(proof.siblings) or any(upper >= lower for upper, lower in pairwise(proof.bits)):
+        return False
+    wanted = int.from_bytes(prefix.bits, "big")
+    if entries:
+        leaves = [_Leaf(_position(key), key, value) for key, value in entries]
+        if proof.neighbour or any(one.position >= other.position for one, other in pairwise(leaves)):
+            return False
+        if any(_differ(leaf.position, wanted) < prefix.length for leaf in leaves):
+            return False
+        if proof.bits and proof.bits[-1] >= prefix.length:
+            return False
+        return _folded(_hash(_grown(leaves)), wanted, proof) == root
+    if not proof.neighbour:
+        return not proof.bits and root == _EMPTY
+    (neighbour,) = proof.neighbour
+    other = int.from_bytes(neighbour.position, "big")
+    fork = _differ(other, wanted)
+    if fork >= prefix.length or fork in proof.bits:
+        return False
+    return _folded(_leaf_hash(other, neighbour.value), other, proof) == root
+
+
+def _folded(here: bytes, position: int, proof: Proof) -> bytes:
+    """The root to which the proof leads from what stands at the end of the way to this position."""
     for bit, sibling in zip(reversed(proof.bits), reversed(proof.siblings), strict=True):
         here = _branch_hash(bit, sibling, here) if _side(position, bit) else _branch_hash(bit, here, sibling)
-    return here == root
+    return here
 
 
 def _map(root: _Node, count: int) -> MerkleMap:
@@ -192,6 +281,50 @@ def _bytes(position: int) -> bytes:
 def _side(position: int, bit: int) -> int:
     """0 for left, 1 for right."""
     return (position >> (POSITION_BITS - 1 - bit)) & 1
+
+
+def _differ(one: int, other: int) -> int:
+    """The first bit in which two positions differ; POSITION_BITS if they are the same."""
+    return POSITION_BITS - (one ^ other).bit_length()
+
+
+def _place(leaf: _Leaf) -> int:
+    return leaf.position
+
+
+def _grown(leaves: list[_Leaf]) -> _Node:
+    """The subtree of these leaves, of which there are some, by position, each position once."""
+    # `open_` are the branches that later leaves may still come under, from the top: each with its left side alone.
+    open_: list[tuple[int, _Node]] = []
+    here: _Node = leaves[0]
+    for before, leaf in pairwise(leaves):
+        bit = _differ(before.position, leaf.position)
+        while open_ and open_[-1][0] > bit:
+            above, left = open_.pop()
+            here = _Branch(above, left, here)
+        open_.append((bit, here))
+        here = leaf
+    while open_:
+        above, left = open_.pop()
+        here = _Branch(above, left, here)
+    return here
+
+
+def _items(node: _Node) -> Iterator[tuple[bytes, bytes]]:
+    """Keys and values below a node, by position."""
+    waiting: list[_Node] = [node]
+    while waiting:
+        here = waiting.pop()
+        if isinstance(here, _Leaf):
+            yield here.key, here.value
+        else:
+            waiting += (here.right, here.left)
+
+
+def _leftmost(node: _Node) -> _Leaf:
+    while isinstance(node, _Branch):
+        node = node.left
+    return node
 
 
 def _nearest(node: _Node | None, position: int) -> _Leaf | None:

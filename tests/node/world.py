@@ -47,8 +47,10 @@ from potd.wire.jobs import Aggregate, Aggregated, Answer, Applied, Apply, Evalua
 from potd.wire.operations import OPERATIONS, Submit
 from potd.wire.rounds import Commitment, Draft, Report
 from potd.wire.tasks import EncodingSpec, Manifest, ModelSpec, OptimiserSpec, Shard, TaskSpec
+from potd.wire.transfer import Part, Snapshot, WantPart, WantSnapshot
 
 MODEL = ModelSpec("mlp", (8, 4), 36)
+WRITES = (ev.Keep, ev.Forget, ev.Store, ev.StoreCertificate, ev.StoreSnapshot, ev.Note)
 
 
 class Disk:
@@ -62,17 +64,20 @@ class Disk:
         self.entries: dict[bytes, bytes] = {}
         self.notes: dict[str, bytes] = {}
         self.held: set[BlobRef] = set()
+        self.snapshot: Certificate | None = None  # what the blocks follow on, if that is not genesis
 
     def restored(self) -> Restored:
         height = max(self.blocks, default=0)
         newest = max(self.certificates, default=0)
+        snapshot = self.snapshot
         return Restored(
-            self.blocks[height][0] if height else None,
-            self.certificates[newest] if newest else None,
+            self.blocks[height][0] if height else snapshot.header if snapshot is not None else None,
+            self.certificates[newest] if newest else snapshot,
             tuple(self.entries.items()),
             tuple(record for _, record in self.records),
             dict(self.notes),
             tuple(sorted(self.held)),
+            snapshot.header.height if snapshot is not None else 0,
         )
 
 
@@ -135,6 +140,7 @@ class World:
         self.tamper: Callable[[Key, ev.Effect], ev.Effect | None] | None = None  # a liar at the wire
         self.assassin: Callable[[Key, ev.Effect], bool] | None = None  # whether to kill a node after this effect
         self.journal_ahead = False  # whether a node killed so has still written what it was to write, and sent no more
+        self.corrupt: Callable[[Key, Snapshot | Part], Snapshot | Part | None] | None = None  # what a peer makes of it
         self.watch: Callable[[Key, ev.Effect], None] | None = None
         self._sums: dict[Aggregate | Apply, Aggregated | Applied] = {}  # worked out once, by whoever comes first
         for key in self.keys:
@@ -260,7 +266,7 @@ class World:
                 self._effect(key, changed)
             if self.assassin is not None and self.assassin(key, effect):
                 for write in effects[index + 1 :] if self.journal_ahead else ():
-                    if isinstance(write, ev.Keep | ev.Forget | ev.Store | ev.StoreCertificate | ev.Note):
+                    if isinstance(write, WRITES):
                         self._effect(key, write)
                 self.stop(key)
                 return
@@ -282,6 +288,9 @@ class World:
                         member.disk.entries[name] = value
             case ev.StoreCertificate(certificate):
                 member.disk.certificates[certificate.header.height] = certificate
+            case ev.StoreSnapshot(certificate, entries):
+                member.disk.snapshot, member.disk.entries = certificate, dict(entries)
+                member.disk.blocks, member.disk.certificates = {}, {}
             case ev.Note(name, data):
                 member.disk.notes[name] = data
             case ev.Send(to, data):
@@ -305,6 +314,13 @@ class World:
                 self._later(2, lambda: self._fetch_batch(key, name, peers, life))
             case ev.FetchBlocks(peer, first):
                 self._later(2, lambda: self._fetch_blocks(key, peer, first, life))
+            case ev.FetchSnapshot(peer, height, base):
+                want = WantSnapshot(height, base)
+                self._later(2, lambda: self._fetch_state(key, peer, ev.SnapshotFetched(peer, height, None), want, life))
+            case ev.FetchPart(peer, height, prefix):
+                wanted = WantPart(height, prefix.bits, prefix.length)
+                unanswered = ev.PartFetched(peer, height, prefix, None)
+                self._later(2, lambda: self._fetch_state(key, peer, unanswered, wanted, life))
             case ev.Hide(ref):
                 member.hidden.add(ref)
             case ev.Reveal(ref):
@@ -377,6 +393,27 @@ class World:
             blocks.append(Block(header, certificate.attestations if certificate is not None else (), batch))
             first += 1
         self.input(key, ev.BlocksFetched(peer, tuple(blocks)), life)
+
+    def _fetch_state(
+        self,
+        key: Key,
+        peer: Key,
+        unanswered: ev.SnapshotFetched | ev.PartFetched,
+        want: WantSnapshot | WantPart,
+        life: int,
+    ) -> None:
+        node = self.members[peer].node if self._linked(peer, key) else None
+        answer: Snapshot | Part | None = None
+        if node is not None:
+            answer = node.snapshot(want) if isinstance(want, WantSnapshot) else node.part(want)
+        if answer is not None and self.corrupt is not None:
+            answer = self.corrupt(peer, answer)
+        answered: ev.SnapshotFetched | ev.PartFetched = unanswered
+        if isinstance(answer, Snapshot) and isinstance(unanswered, ev.SnapshotFetched):
+            answered = replace(unanswered, snapshot=answer)
+        elif isinstance(answer, Part) and isinstance(unanswered, ev.PartFetched):
+            answered = replace(unanswered, part=answer)
+        self.input(key, answered, life)
 
     # Workers
 

@@ -10,10 +10,19 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from potd.node.events import BatchFetched, BlobRead, BlocksFetched, Fetched, Store, StoreCertificate
+from potd.node.events import (
+    BatchFetched,
+    BlobRead,
+    BlocksFetched,
+    Fetched,
+    PartFetched,
+    SnapshotFetched,
+    Store,
+    StoreCertificate,
+)
 from potd.runtime.answers import Answers
 from potd.runtime.blobs import BlobStore
-from potd.runtime.fetcher import ASKED_OF_ONE, Fetcher
+from potd.runtime.fetcher import ASKED_OF_ONE, Fetcher, Told
 from potd.runtime.journal import Journal, open_journal
 from potd.runtime.network import Refused
 from potd.wire import transfer
@@ -22,7 +31,8 @@ from potd.wire.blocks import Batch, batch_digest
 from potd.wire.codec import encode
 from potd.wire.ids import BlobRef, Digest
 from potd.wire.merkle import CHUNK_BYTES
-from potd.wire.transfer import WantBlocks, WantChunk, WantLeaves
+from potd.wire.merkle_map import EVERYTHING, MerkleMap, Prefix, verify_part
+from potd.wire.transfer import Part, Snapshot, WantBlocks, WantChunk, WantLeaves, WantPart, WantSnapshot
 from tests.runtime.cable import Answer, Cable, key
 from tests.runtime.chain import NETWORK, SIGNER, batch, block, certificate, header
 
@@ -30,7 +40,25 @@ US = key(1)
 SMALL = os.urandom(1000)
 TWO_CHUNKS = os.urandom(CHUNK_BYTES + 7)
 LARGE = os.urandom(9 * CHUNK_BYTES + 7)
-Told = Fetched | BlobRead | BatchFetched | BlocksFetched
+
+
+class OneState:
+    """A node that keeps the state of height 64, of three entries."""
+
+    def __init__(self) -> None:
+        self.entries = MerkleMap.of((bytes([one]), b"value") for one in range(3))
+
+    def snapshot(self, want: WantSnapshot) -> Snapshot | None:
+        return Snapshot(certificate(64), (), ()) if want.height in (0, 64) else None
+
+    def part(self, want: WantPart) -> Part | None:
+        found = self.entries.part(Prefix(want.prefix, want.length), 1000, 1000) if want.height == 64 else None
+        if found is None:
+            return None
+        return Part(tuple(key for key, _ in found[0]), tuple(value for _, value in found[0]), (found[1],))
+
+
+STATES = OneState()
 
 
 class Bench:
@@ -67,7 +95,7 @@ class Bench:
         journal.commit([StoreCertificate(certificate(height)) for height in range(1, 5)])
         self.journals.append(journal)
         flying: dict[Digest, Batch] = {batch_digest(one): one for one in in_flight}
-        answers = Answers(store, journal, flying.get, lambda peer, reason: self.blamed.append((peer, reason)))
+        answers = Answers(store, journal, flying.get, lambda peer, reason: self.blamed.append((peer, reason)), STATES)
         self.cable.answers[key(number)] = answers.answer
         return answers
 
@@ -431,5 +459,60 @@ def test_a_spoiled_blob_is_not_served_and_not_kept(tmp_path: Path) -> None:
         with pytest.raises(Refused, match="not held"):
             await answers.answer(US, "leaves", encode(WantLeaves(ref)))
         assert not store.has(ref)
+
+    on_bench(tmp_path, play)
+
+
+def test_a_state_comes_by_its_certificate_and_part_by_part(tmp_path: Path) -> None:
+    async def play(bench: Bench) -> None:
+        bench.holder(2)
+        bench.fetcher.fetch_snapshot(key(2), 0, 0)
+        assert await bench.heard() == SnapshotFetched(key(2), 0, Snapshot(certificate(64), (), ()))
+        gathered: list[tuple[bytes, bytes]] = []
+        for half in EVERYTHING.halves():
+            bench.fetcher.fetch_part(key(2), 64, half)
+            heard = await bench.heard()
+            assert isinstance(heard, PartFetched) and heard.part is not None
+            assert (heard.peer, heard.height, heard.prefix) == (key(2), 64, half)
+            entries = tuple(zip(heard.part.keys, heard.part.values, strict=True))
+            assert verify_part(STATES.entries.root(), half, entries, heard.part.proof[0])
+            gathered += entries
+        assert gathered == list(STATES.entries.items())
+        assert bench.blamed == []
+
+    on_bench(tmp_path, play)
+
+
+def test_a_state_that_a_peer_does_not_have_is_answered_by_nothing(tmp_path: Path) -> None:
+    async def play(bench: Bench) -> None:
+        bench.holder(2)
+        bench.fetcher.fetch_snapshot(key(2), 128, 0)
+        assert await bench.heard() == SnapshotFetched(key(2), 128, None)
+        bench.fetcher.fetch_part(key(2), 128, EVERYTHING)
+        assert await bench.heard() == PartFetched(key(2), 128, EVERYTHING, None)
+        bench.fetcher.fetch_part(key(9), 64, EVERYTHING)  # who is not there
+        assert await bench.heard() == PartFetched(key(9), 64, EVERYTHING, None)
+        assert bench.blamed == []
+
+    on_bench(tmp_path, play)
+
+
+def test_a_part_that_cannot_be_read_is_blamed(tmp_path: Path) -> None:
+    async def play(bench: Bench) -> None:
+        bench.liar(2, lambda kind, question: b"nonsense")
+        bench.fetcher.fetch_part(key(2), 64, EVERYTHING)
+        assert await bench.heard() == PartFetched(key(2), 64, EVERYTHING, None)
+        ((who, reason),) = bench.blamed
+        assert (who, reason.startswith("part that cannot be read")) == (key(2), True)
+
+    on_bench(tmp_path, play)
+
+
+def test_a_question_with_bits_behind_its_prefix_is_none(tmp_path: Path) -> None:
+    async def play(bench: Bench) -> None:
+        answers = bench.holder(2)
+        with pytest.raises(Refused, match="bits behind its end"):
+            await answers.answer(key(7), transfer.PART, encode(WantPart(64, bytes([0b0101_0000]) + bytes(31), 3)))
+        assert [who for who, _ in bench.blamed] == [key(7)]
 
     on_bench(tmp_path, play)

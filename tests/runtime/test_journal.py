@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from potd.node.events import Forget, Keep, Note, Store, StoreCertificate
+from potd.node.events import Forget, Keep, Note, Store, StoreCertificate, StoreSnapshot
 from potd.runtime.journal import Journal, JournalError, Recovered, open_journal
 from potd.wire.blocks import batch_digest
 from potd.wire.codec import encode
@@ -190,3 +190,51 @@ os.kill(os.getpid(), signal.SIGKILL)
     done = subprocess.run([sys.executable, "-c", script, str(path), KEY.hex()], capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL
     assert reopened(tmp_path).notes == {"last": done.stdout.strip()}
+
+
+def test_a_snapshot_takes_the_place_of_the_state_and_of_the_blocks_before_it(tmp_path: Path) -> None:
+    vote = SIGNER.sign(Commit(0, 1, bytes(32)))
+    with opened(tmp_path) as journal:
+        journal.commit([Store(header(1), batch(1), ((b"a", b"1"), (b"b", b"2"))), StoreCertificate(certificate(1))])
+        journal.commit([Keep(1, vote), Note("x", b"1"), StoreSnapshot(certificate(64), ((b"b", b"3"), (b"c", b"4")))])
+        assert journal.begins() == 64
+        assert journal.blocks(1, 10**6) == journal.blocks(64, 10**6) == ()
+        assert journal.batch(batch_digest(batch(1))) is None
+    assert reopened(tmp_path) == Recovered(
+        header=header(64),
+        certificate=certificate(64),
+        entries=((b"b", b"3"), (b"c", b"4")),
+        records=(vote,),
+        notes={"x": b"1"},
+        begins=64,
+    )
+
+
+def test_blocks_follow_on_a_snapshot(tmp_path: Path) -> None:
+    with opened(tmp_path) as journal:
+        journal.commit([StoreSnapshot(certificate(64), ((b"a", b"1"),))])
+        journal.commit([Store(header(65), batch(65), ((b"a", None), (b"b", b"2"))), StoreCertificate(certificate(65))])
+        journal.commit([Store(header(66), batch(66), ())])
+        assert journal.blocks(65, 10**6) == (block(65),)
+        assert journal.blocks(1, 10**6) == ()
+    recovered = reopened(tmp_path)
+    assert (recovered.header, recovered.certificate, recovered.begins) == (header(66), certificate(65), 64)
+    assert recovered.entries == ((b"b", b"2"),)
+    with opened(tmp_path) as journal:  # and long away once more
+        journal.commit([StoreSnapshot(certificate(640), ())])
+        assert (journal.begins(), journal.blocks(65, 10**6)) == (640, ())
+
+
+def test_a_release_that_knows_no_snapshots_would_refuse_a_journal_with_one(tmp_path: Path) -> None:
+    """It would see neither blocks nor a height, and begin at genesis with another height's state."""
+
+    def schema() -> int:
+        connection = sqlite3.connect(tmp_path / "journal.sqlite")
+        (data,) = connection.execute("SELECT data FROM about WHERE name = 'schema'").fetchone()
+        connection.close()
+        return int.from_bytes(data, "big")
+
+    with opened(tmp_path) as journal:
+        assert schema() == 1
+        journal.commit([StoreSnapshot(certificate(64), ())])
+        assert schema() == 2
