@@ -167,6 +167,7 @@ def status_text(answer: dict[str, Any]) -> str:
     if "view" in answer:
         primary = answer.get("primary", "")
         told.append(("view", f"{answer['view']}" + (f", primary {primary[:8]}" if primary else "")))
+    tell("silent", "silent_until", form="until height {}: this home was restored from a backup")
     tell("peers", "peers")
     if "balance_micro" in answer:
         earned = f", {amount(answer['earned_micro'])} earned" if "earned_micro" in answer else ""

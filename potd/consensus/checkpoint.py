@@ -13,10 +13,21 @@ class Checkpoints:
 
     def __init__(self) -> None:
         self._signed: dict[int, dict[Key, Verified[Header]]] = {}
+        self._newest: dict[Key, Verified[Header]] = {}  # of each validator, also where it came too late to count
 
     def add(self, message: Verified[Header]) -> None:
         """A validator's first word on a height stands."""
         self._signed.setdefault(message.body.height, {}).setdefault(message.sender, message)
+
+    def heard(self, message: Verified[Header]) -> None:
+        """Whatever becomes of it: its sender may have to be told one day that it has signed this."""
+        newest = self._newest.get(message.sender)
+        if newest is None or newest.body.height < message.body.height:
+            self._newest[message.sender] = message
+
+    def newest(self, key: Key) -> Verified[Header] | None:
+        """The highest header heard of this key."""
+        return self._newest.get(key)
 
     def own(self, key: Key) -> list[Verified[Header]]:
         """What this key has signed, by height."""

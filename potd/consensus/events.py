@@ -185,6 +185,22 @@ class Follow:
 
 
 @dataclass(frozen=True)
+class Hush:
+    """This home was restored: it has forgotten what it said. We are silent until this height is stable, also over
+    restarts, so remember it."""
+
+    height: int
+
+
+@dataclass(frozen=True)
+class Speak:
+    """From now on we may vote; so may whoever else speaks for this validator. `restored` says that there are words of
+    ours which this home has forgotten."""
+
+    restored: bool
+
+
+@dataclass(frozen=True)
 class Accuse:
     """These signatures prove that the key broke the protocol."""
 
@@ -221,6 +237,8 @@ Effect = (
     | Suspect
     | FetchBatch
     | Follow
+    | Hush
+    | Speak
     | Accuse
     | Ignore
     | Reject

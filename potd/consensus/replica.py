@@ -24,6 +24,7 @@ from potd.consensus.events import (
     Follow,
     Forget,
     Held,
+    Hush,
     Ignore,
     Input,
     Judge,
@@ -34,11 +35,13 @@ from potd.consensus.events import (
     Reject,
     Send,
     Settled,
+    Speak,
     Suspect,
     Ticked,
 )
 from potd.consensus.patience import Patience, slot_key
 from potd.consensus.quorum import Group, certificate_fault
+from potd.consensus.recollection import Known, Recollection, words_of
 from potd.consensus.restart import recall
 from potd.consensus.retransmission import refusals_again, votes_again
 from potd.consensus.slots import Ballot, Log, Slot, order_in
@@ -57,6 +60,8 @@ from potd.wire.consensus import (
     NewView,
     Prepare,
     PrePrepare,
+    Recollect,
+    Recollected,
     Refusal,
     Status,
     ViewChange,
@@ -92,6 +97,9 @@ class Replica:
         self._carried: tuple[Verified[PrePrepare], ...] = ()  # its orders above our high watermark, for later
         self._ticks = 0
         self._answered: set[Key] = set()  # whose Status we answered since the last tick
+        self._recollection: Recollection | None = None  # after a start, until we may vote
+        self._unsigned: dict[int, Header] = {}  # executed above the stable height while we may not vote
+        self._told: set[Key] = set()  # whose Recollect we answered since the last tick
 
     # What others may ask
 
@@ -117,13 +125,23 @@ class Replica:
         """Whether the last height of our group is permanent: others decide from here on."""
         return self.ends is not None and self.stable >= self.ends
 
+    @property
+    def silent(self) -> bool:
+        """Whether we may not vote: while a quorum is asked what we said last, or after that showed a restored home."""
+        return self._recollection is not None
+
+    @property
+    def silent_until(self) -> int:
+        """The height that must be stable before this home, which was restored, votes again; 0 if it was not."""
+        return self._recollection.height if self._recollection is not None and self._recollection.restored else 0
+
     def next_seq(self) -> int:
         """The sequence number that we, as primary, would give out next."""
         return max(self._assigned, self.stable, self.executed) + 1
 
     def may_propose(self) -> bool:
         """Whether there is a free sequence number between the watermarks for us to give out."""
-        return self.is_primary and self._log.between(self.stable, self.next_seq())
+        return self.is_primary and not self.silent and self._log.between(self.stable, self.next_seq())
 
     def in_flight(self) -> int:
         """Sequence numbers given out and not executed here."""
@@ -186,6 +204,10 @@ class Replica:
                 return self._on_new_view(message)
             case Status():
                 return self._on_status(message)
+            case Recollect():
+                return self._on_recollect(message)
+            case Recollected():
+                return self._on_recollected(message)
             case Refusal():
                 return self._on_refusal(message)
             case _:
@@ -201,6 +223,8 @@ class Replica:
             due = [one + 1 for one in stables_of(body)]
         elif isinstance(body, Status | ViewChange):
             due = [body.stable + 1]
+        elif isinstance(body, Recollect | Recollected):
+            due = []  # of no height
         else:
             due = [body.height if isinstance(body, Header) else body.seq]
         if any(self.group.base < one <= self._horizon() for one in due):
@@ -224,12 +248,12 @@ class Replica:
         assert ballot.order is None, "two orders for one sequence number"
         ballot.order, ballot.judged = order, True
         self._patience.owe(slot_key(seq))
-        effects: list[Effect] = [
-            *self._keep_batch(seq, digest),
-            Persist(seq, order.signed),
-            Broadcast(order.signed, batch),
-        ]
-        return effects + self._advance(ballot)
+        return [*self._keep_batch(seq, digest), *self._cast(seq, order.signed, batch), *self._advance(ballot)]
+
+    def _cast(self, seq: int, vote: Signed, batch: Batch | None = None) -> list[Effect]:
+        """The one door through which votes leave: written first, and never while we may not vote. [4.2, 4.4]"""
+        assert not self.silent, "a vote by whom may not vote"
+        return [Persist(seq, vote), Broadcast(vote, batch)]
 
     def _keep_batch(self, seq: int, digest: Digest) -> list[Effect]:
         """What we vote for must outlive a power cut, or a proof could name a batch that no honest replica has."""
@@ -272,7 +296,7 @@ class Replica:
         batch = self._batches.get(digest)
         if batch is None:
             return [FetchBatch(digest)]
-        if ballot.judged or ballot.view != self.view or not self.active:
+        if ballot.judged or ballot.view != self.view or not self.active or self.silent:
             return self._advance(ballot)
         if ballot.carried or ballot.seq <= self.executed:
             return self._prepare(ballot)
@@ -303,7 +327,7 @@ class Replica:
         ballot = slot.ballots.get(event.view) if slot else None
         if slot is None or ballot is None or ballot.order is None:
             return []  # the checkpoint has moved on meanwhile
-        if ballot.judged or ballot.order.body.batch != event.digest:
+        if ballot.judged or ballot.order.body.batch != event.digest or self.silent:
             return []
         if event.reason:
             return self._refuse(slot, ballot, event.reason)
@@ -327,7 +351,7 @@ class Replica:
         order = ballot.order.body
         reason = why.encode()[:256].decode(errors="ignore")
         word = self.signer.verified(Refusal(order.view, order.seq, order.batch, ballot.order.signed.signature, reason))
-        return [*effects, Persist(ballot.seq, word.signed), Broadcast(word.signed), *self._count_refusal(slot, word)]
+        return [*effects, *self._cast(ballot.seq, word.signed), *self._count_refusal(slot, word)]
 
     def _on_refusal(self, message: Verified[Refusal]) -> list[Effect]:
         """A judgement against an order moves no vote; but it may show us an order, and a quorum of them convicts."""
@@ -374,7 +398,7 @@ class Replica:
             vote = self.signer.verified(body)
             ballot.prepares[self.key] = vote
             effects = self._keep_batch(ballot.seq, body.batch)
-            effects += [Persist(ballot.seq, vote.signed), Broadcast(vote.signed)]
+            effects += self._cast(ballot.seq, vote.signed)
         return effects + self._advance(ballot)
 
     def _on_prepare(self, message: Verified[Prepare]) -> list[Effect]:
@@ -415,7 +439,7 @@ class Replica:
             return []
         effects: list[Effect] = []
         slot = self._log.slot(ballot.seq)
-        proof = None if self.key in ballot.commits else ballot.prepared(self.group)
+        proof = None if self.key in ballot.commits or self.silent else ballot.prepared(self.group)
         if proof is not None and proof.batch in self._batches:
             slot.proof = proof
             vote = self.signer.verified(Commit(ballot.view, ballot.seq, proof.batch))
@@ -423,8 +447,7 @@ class Replica:
             effects += [
                 *self._keep_batch(ballot.seq, proof.batch),
                 Persist(ballot.seq, proof),
-                Persist(ballot.seq, vote.signed),
-                Broadcast(vote.signed),
+                *self._cast(ballot.seq, vote.signed),
             ]
         chosen = ballot.committed(self.group.quorum)
         if chosen is not None and slot.chosen is None:
@@ -453,14 +476,19 @@ class Replica:
         assert signed is None or signed.body == header, "executed to another result than before the restart"
         self.executed = header.height
         self._patience.progressed(1)
+        return [*self._sign_header(header), *self._stabilise(header.height), *self._deliver()]
+
+    def _sign_header(self, header: Header) -> list[Effect]:
+        if self.silent:
+            self._unsigned[header.height] = header
+            return []
         vote = self.signer.verified(header)
-        effects: list[Effect] = [Persist(header.height, vote.signed), Broadcast(vote.signed)]
         self._checkpoints.add(vote)
-        effects += self._stabilise(header.height)
-        return effects + self._deliver()
+        return self._cast(header.height, vote.signed)
 
     def _on_header(self, message: Verified[Header]) -> list[Effect]:
         height = message.body.height
+        self._checkpoints.heard(message)
         if self._checkpoints.overtaken(height, self.stable):
             self._checkpoints.add(message)
             return self._certify_overtaken(height)
@@ -504,8 +532,9 @@ class Replica:
         if height <= self.stable:
             return []
         own = self._checkpoints.of(self.key, height)
-        assert own is not None or height < self.executed, "executed without signing the result"
-        assert own is None or own.body == certificate.header, "the network has certified another state than ours"
+        mine = own.body if own is not None else self._unsigned.get(height)
+        assert mine is not None or height < self.executed, "executed without signing the result"
+        assert mine is None or mine == certificate.header, "the network has certified another state than ours"
         self._move_to(certificate)
         return [Certify(certificate), Forget(height), *self._install_carried()]
 
@@ -526,6 +555,7 @@ class Replica:
         self._log.forget_up_to(height)
         self._checkpoints.forget(height)
         self._checkpoints.forget_up_to(height - self._window)
+        self._unsigned = {above: header for above, header in self._unsigned.items() if above > height}
         self._patience.settle_slots(height)
         kept = {NULL_DIGEST}
         for slot in self._log.slots():
@@ -543,8 +573,9 @@ class Replica:
     def _on_tick(self, timed: bool) -> list[Effect]:
         self._ticks += 1
         self._answered.clear()
-        effects: list[Effect] = []
-        if not timed:
+        self._told.clear()
+        effects = self._speak()
+        if not timed or self.silent:
             pass
         elif self.active:
             late = self._patience.late()
@@ -556,6 +587,7 @@ class Replica:
             effects += self._leave_for(self.view + 1, f"no new view in {ticks} ticks")
         if self._ticks % STATUS_TICKS == 1:  # the first tick after a start is one
             effects += self._stir()
+            effects += self._ask()
             effects.append(Broadcast(self.signer.sign(self._status())))
         return effects
 
@@ -577,7 +609,7 @@ class Replica:
         return Status(self.view, not self.active, self.stable, self.executed)
 
     def _suspect(self, reason: str) -> list[Effect]:
-        if not self.active:
+        if not self.active or self.silent:
             return []
         self._patience.failed()
         return self._leave_for(self.view + 1, reason)
@@ -586,19 +618,21 @@ class Replica:
         """Stop accepting in this view, and say what may have been committed. [4.4]"""
         assert not self.done, "a view change from the end of our era would count in the next one"
         assert view > self.view or not self.active
+        proofs = tuple(slot.proof for slot in self._log.slots() if slot.proof is not None)
+        certificate = (self.certificate,) if self.certificate else ()
+        own = self.signer.verified(ViewChange(view, self.stable, certificate, proofs))
+        return [*self._leave(own, reason), *self._cast(2**62, own.signed), *self._gather(view)]
+
+    def _leave(self, own: Verified[ViewChange], reason: str) -> list[Effect]:
         effects: list[Effect] = [Suspect(self.view, self.primary, reason)]
-        self.view = view
+        self.view = own.body.view
         self.active = False
         self._new_view = None
         self._carried = ()
         self._patience.left()
-        proofs = tuple(slot.proof for slot in self._log.slots() if slot.proof is not None)
-        certificate = (self.certificate,) if self.certificate else ()
-        own = self.signer.verified(ViewChange(view, self.stable, certificate, proofs))
         self._own_view_change = own
-        effects += [Persist(2**62, own.signed), Broadcast(own.signed)]
         self._view_changes[self.key] = own
-        return effects + self._gather(view)
+        return effects
 
     def _on_view_change(self, message: Verified[ViewChange]) -> list[Effect]:
         view = message.body.view
@@ -619,12 +653,15 @@ class Replica:
         effects: list[Effect] = []
         if message.body.certificate:
             effects += self._on_certificate(message.body.certificate[0])
+        return effects + self._join_or_gather()
+
+    def _join_or_gather(self) -> list[Effect]:
         others = [one.body.view for one in self._view_changes.values() if one.sender != self.key]
         claims = sorted(one for one in others if one > self.view)
-        if len(claims) >= self.group.some_honest:
+        if len(claims) >= self.group.some_honest and not self.silent:
             # f + 1 claim higher views: join the smallest, without waiting for our own timer. [4.5.2]
-            return effects + self._leave_for(claims[0], "f + 1 replicas have left for higher views")
-        return effects + self._gather(view)
+            return self._leave_for(claims[0], "f + 1 replicas have left for higher views")
+        return self._gather(self.view)  # also for a view change to a later view: its sender has left ours
 
     def _learn(self, certificates: Sequence[Certificate]) -> list[Effect]:
         """What one who counts for nothing here can prove all the same, such as that our era has ended."""
@@ -642,7 +679,7 @@ class Replica:
         gathered = {one.sender: one for one in left if one.body.view == view}
         if len(gathered) < self.group.quorum:
             return []
-        if self.group.primary(view) != self.key:
+        if self.group.primary(view) != self.key or self.silent:
             return []
         chosen = [gathered[key] for key in sorted(gathered)][: self.group.quorum]
         if self.key not in {one.sender for one in chosen}:
@@ -651,8 +688,7 @@ class Replica:
         orders = tuple(self.signer.verified(PrePrepare(view, seq, digest)) for seq, digest in carried.orders)
         body = NewView(view, tuple(one.signed for one in chosen), tuple(one.signed for one in orders))
         signed = self.signer.sign(body)
-        effects: list[Effect] = [Persist(2**62, signed), Broadcast(signed)]
-        return effects + self._enter(signed, carried, orders, "we are its primary")
+        return [*self._cast(2**62, signed), *self._enter(signed, carried, orders, "we are its primary")]
 
     def _on_new_view(self, message: Verified[NewView]) -> list[Effect]:
         view = message.body.view
@@ -720,13 +756,15 @@ class Replica:
             return [Send(peer, self.certificate)] if self.certificate is not None else []
         if self.ends is not None and theirs.stable >= self.ends:
             return []  # of an era after ours; it will answer ours
+        if theirs.stable < self.stable and self.certificate is not None:
+            effects.append(Send(peer, self.certificate))
+        if self.silent:
+            return effects
         if theirs.view < self.view or (theirs.view == self.view and theirs.changing):
             if self.active and self._new_view is not None:
                 effects.append(Send(peer, self._new_view))
             elif self._own_view_change is not None:
                 effects.append(Send(peer, self._own_view_change.signed))
-        if theirs.stable < self.stable and self.certificate is not None:
-            effects.append(Send(peer, self.certificate))
         effects += [
             Send(peer, one.signed) for one in self._checkpoints.own(self.key) if one.body.height > theirs.stable
         ]
@@ -735,13 +773,93 @@ class Replica:
             effects += votes_again(peer, theirs, self.key, self.view, self._log, self._batches)
         return effects
 
+    # Recollection: what others hold of our words, before we say more
+
+    def _ask(self) -> list[Effect]:
+        """Ask for our last words again, until a quorum has answered."""
+        past = self._recollection
+        if past is None:
+            return []
+        question = self.signer.sign(past.question)
+        return [Send(key, question) for key in past.asked()]
+
+    def _on_recollect(self, message: Verified[Recollect]) -> list[Effect]:
+        """Also while we ask ourselves: a whole network that starts at once would wait for ever otherwise."""
+        peer, boot = message.sender, message.body.boot
+        if peer == self.key or peer in self._told:
+            return []
+        self._told.add(peer)
+        left = self._view_changes.get(peer)
+        words = words_of(
+            peer, self._log, self._checkpoints, self.stable, left.signed if left is not None else None, self._new_view
+        )
+        certificate = (self.certificate,) if self.certificate is not None else ()
+        return [Send(peer, self.signer.sign(Recollected(boot, peer, certificate, words)))]
+
+    def _on_recollected(self, message: Verified[Recollected]) -> list[Effect]:
+        past = self._recollection
+        if past is None:
+            return [Ignore(message.sender, "answer to a recollection that is over")]
+        before = self.silent_until
+        answer, fault = past.take(message)
+        if fault and self._elsewhere(message.body.certificate):
+            return [Ignore(message.sender, "answer to a recollection from another era, or from far ahead")]
+        if fault:
+            return [Reject(message.sender, fault)]
+        if answer is None:
+            return [Ignore(message.sender, "answer to another start, or a second one")]
+        effects: list[Effect] = []
+        if self.silent_until > before:
+            effects.append(Hush(self.silent_until))
+        if answer.certificate is not None:
+            effects += self._on_certificate(answer.certificate)
+        if answer.left is not None and answer.left.body.view > self.view:
+            effects += self._leave(answer.left, "we have left for a later one, in a life that this home forgot")
+            effects.append(Persist(2**62, answer.left.signed))
+        if answer.began is not None:
+            effects += self._on_new_view(answer.began)
+        return effects + self._speak()
+
+    def _elsewhere(self, shown: Sequence[Certificate]) -> bool:
+        """Whether who has this for its stable checkpoint may speak of validators that we do not know."""
+        height = shown[0].header.height if shown else 0
+        return not self.group.base <= height <= self._horizon()
+
+    def _speak(self) -> list[Effect]:
+        """Vote again, if nothing of ours can be unknown to us and yet to come: for all that has come meanwhile."""
+        past = self._recollection
+        if past is None or not past.over(self.stable):
+            return []
+        if past.restored and not self.active and self.primary == self.key:
+            return []  # we may have begun this view, and with other orders
+        self._recollection = None
+        effects: list[Effect] = [Speak(past.restored)]
+        for _, header in sorted(self._unsigned.items()):
+            effects += self._sign_header(header) + self._stabilise(header.height)
+        self._unsigned.clear()
+        for slot in self._log.slots() if self.active else ():
+            ballot = slot.ballots.get(self.view)
+            if ballot is not None and ballot.order is not None:
+                effects += self._consider(ballot)
+        return effects + self._deliver() + self._join_or_gather()
+
     # Restart
 
-    def restore(self, executed: Header | None, certificate: Certificate | None, records: Iterable[object]) -> None:
-        """Take up where the journal ends: `records` are what was persisted, oldest first.
+    def restore(
+        self,
+        executed: Header | None,
+        certificate: Certificate | None,
+        records: Iterable[object],
+        boot: Digest | None,
+        silent_until: int = 0,
+    ) -> None:
+        """Take up where the journal ends: `records` are what was persisted, oldest first, and `silent_until` the
+        height of the last Hush that no Speak has followed.
 
         Every vote that was written is known again before the first message is sent, so that no restart votes
-        twice for one view, height and phase.
+        twice for one view, height and phase; and none is cast before a quorum was asked for those that were not.
+        `boot` are 32 bytes of chance, new at every start; None for who comes from the era before as it ends, and so has
+        said nothing in this one.
         """
         assert self._ticks == 0, "restored after it had started"
         if certificate is not None:
@@ -750,16 +868,18 @@ class Replica:
         if executed is not None:
             self.executed = executed.height
         assert self.executed >= self.stable >= self.group.base, "restored to a state before its checkpoint"
-        past = recall(records, self.stable, self.group, self._window)
+        past = recall(records, self.stable, self.group, self._window, self.key)
         self._log, self._checkpoints, self._carried = past.log, past.checkpoints, past.carried
         self.view, self.active, self._assigned = past.view, past.active, past.assigned
         self._new_view, self._own_view_change = past.new_view, past.view_change
         if past.view_change is not None:
             self._view_changes[self.key] = past.view_change
         self._batches |= past.batches
-        if executed is not None and executed.height > self.stable:
-            # Executed, perhaps without having been signed; the same header always gets the same signature.
-            self._checkpoints.add(self.signer.verified(executed))
+        if boot is not None:
+            known = Known(self.stable, self.executed, self.view, self.active, frozenset(past.said))
+            self._recollection = Recollection(self.group, self.key, self._window, boot, known, silent_until)
+        if executed is not None and executed.height > self.stable and not self._checkpoints.of(self.key, self.executed):
+            self._unsigned[executed.height] = executed
         self._owe_again()
 
     def _owe_again(self) -> None:
@@ -775,6 +895,10 @@ class Replica:
     def describe(self) -> str:
         """Where this replica stands, for a log line."""
         state = "in" if self.active else "changing to"
+        silence = ", asking what it said last" if self.silent else ""
+        if self.silent_until:
+            silence = f", silent until {self.silent_until}"
         return (
-            f"{state} view {self.view}, primary {short(self.primary)}, executed {self.executed}, stable {self.stable}"
+            f"{state} view {self.view}, primary {short(self.primary)}, executed {self.executed}, "
+            f"stable {self.stable}{silence}"
         )

@@ -31,11 +31,12 @@ class Recalled:
     new_view: Signed | None = None  # what began the view
     carried: tuple[Verified[PrePrepare], ...] = ()  # its orders above our high watermark
     assigned: int = 0
+    said: set[bytes] = field(default_factory=set)  # payloads under our key
     batches: dict[Digest, Batch] = field(default_factory=dict)
 
 
-def recall(records: Iterable[object], stable: int, group: Group, window: int) -> Recalled:
-    """`records` are what was persisted, oldest first."""
+def recall(records: Iterable[object], stable: int, group: Group, window: int, own: Key) -> Recalled:
+    """`records` are what was persisted, oldest first; `own` is our key."""
     found = Recalled(Log(window), Checkpoints())
     for record in records:
         match record:
@@ -45,6 +46,8 @@ def recall(records: Iterable[object], stable: int, group: Group, window: int) ->
                 _proof(found, record, stable)
             case Signed():
                 _signed(found, record, stable, group)
+                if record.key == own:
+                    found.said.add(record.payload)
             case _:
                 raise AssertionError(f"the journal holds a {type(record).__name__}")
     if found.new_view is not None:
@@ -101,6 +104,7 @@ def _orders(found: Recalled, signed: Signed, stable: int, group: Group, window: 
     """What our view began with, so far as it is not permanent, is due again."""
     fault, carried, orders = new_view_fault(verify(signed, group.network, NewView), group, window)
     assert carried is not None, f"the journal holds a {fault}"
+    found.said.update(one.signed.payload for one in orders)
     found.assigned = max([carried.stable, *(seq for seq, _ in carried.orders)])
     for order in orders:
         if found.log.between(stable, order.body.seq):

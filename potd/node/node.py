@@ -45,7 +45,7 @@ from potd.wire.blocks import (
     validators_digest,
 )
 from potd.wire.codec import Malformed, decode, encode
-from potd.wire.consensus import Prepared, Proposal, Status
+from potd.wire.consensus import Prepared, Proposal, Recollect, Status
 from potd.wire.envelope import Signed, Signer, Verified, verify
 from potd.wire.genesis import Genesis, Parameters, genesis_digest
 from potd.wire.ids import NO_BLOB, AccountId, BlobRef, Digest, Key, TaskId, account_id, short
@@ -66,6 +66,7 @@ from potd.wire.rounds import Commitment, Draft, Report, Update
 from potd.wire.transfer import Part, Snapshot, WantPart, WantSnapshot
 
 CERTIFICATE_TICKS = 20  # how long a backup leaves it to the primary to gossip a certificate
+SILENT_NOTE = "silent"  # the height that must be stable before a restored home votes again, remembered over restarts
 IN_FLIGHT_MAX = 4  # sequence numbers given out at once: enough to overlap agreement with agreement
 OPERATIONS_TOGETHER = 64  # while a batch is in flight: then agreement, for all together, costs less than they do
 
@@ -91,10 +92,11 @@ class Restored:
     records: tuple[Signed | Prepared | Batch, ...]  # oldest first
     notes: Mapping[str, bytes]
     held: tuple[BlobRef, ...]
+    boot: Digest  # 32 bytes of chance, drawn at this start
     begins: int = 0  # the height of the snapshot that the blocks follow on; 0 for genesis
 
 
-NOTHING_RESTORED = Restored(None, None, (), (), {}, ())
+NOTHING_RESTORED = Restored(None, None, (), (), {}, (), bytes(32))
 
 
 class Node:
@@ -121,7 +123,10 @@ class Node:
         self.certified = restored.certificate.header.height if restored.certificate is not None else 0
         self._certificate = restored.certificate  # of that height
         self.group, self._ends = era_of(self.ledger, self.certified, restored.notes.get(ERA_NOTE, b""))
-        self.replica = self._new_replica(restored.records)
+        self._boot = restored.boot
+        self._by_blocks = True  # whether the newest height was taken from others, or none was executed yet
+        silent_until = int.from_bytes(restored.notes.get(SILENT_NOTE, b""), "big")
+        self.replica = self._new_replica(restored.records, self._boot, silent_until)
         self._owed: int | None = None  # the height that the primary owes, on the way to the end of the era
         self._held: set[BlobRef] = set(restored.held)
         roles = Roles(
@@ -135,6 +140,8 @@ class Node:
             work_ticks_max=self.parameters.work_ticks_max,
         )
         self._desks = Desks(roles, Desk(self._held, itertools.count(1)), dict(restored.notes))
+        if self.replica is not None and self.replica.silent:
+            self._desks.hush()
         self._agenda = Agenda()
         self._follower = Follower(GRACE_TICKS if self.replica is not None else 0)
         self._taking = Taking()
@@ -346,6 +353,9 @@ class Node:
                 return self._rounds_said(peer, self._desks.drafted(message))
             case Transfer() | Submit() | Enrol() | Leave() | Stand() | Back() | Resign() | Rekey() | Accuse():
                 return self._on_operation(message, ours=False)
+            case Recollect() if peer != message.sender:
+                # Each asks for itself: an old question that others repeat would use up the answer to a new one.
+                return [out.Refuse(peer, "another's recollection")]
             case _:
                 if self.replica is not None:
                     return self._from_consensus(self.replica.step(pbft.Received(message)))
@@ -476,6 +486,13 @@ class Node:
             case pbft.Follow(height):
                 self._follower.seen(height)
                 return []
+            case pbft.Hush(height):
+                note = out.Note(SILENT_NOTE, height.to_bytes(8, "big"))
+                return [note, self._log(silence_text(height), logging.WARNING)]
+            case pbft.Speak(restored):
+                text = "votes again" if restored else "a quorum holds no vote of ours that this home lacks"
+                effects: list[Effect] = [out.Note(SILENT_NOTE, b"")] if restored else []
+                return [*effects, self._log(text), *self._from_rounds(self._desks.speak(restored))]
             case pbft.Accuse(key, reason, evidence):
                 name = f"evidence/{key.hex()}"
                 text = f"{short(key)} is guilty: {reason}"
@@ -506,6 +523,7 @@ class Node:
                 break
             batch = batch or NULL  # an idle network comes to the end of an era, too
             effects += self._from_consensus(self.replica.step(pbft.Proposed(batch_digest(batch), batch)))
+            effects += self._turn()  # who is alone has come to the end by that
         return effects
 
     def _judge_again(self) -> list[Effect]:
@@ -522,6 +540,7 @@ class Node:
 
     def _deliver(self, batch: Batch) -> list[Effect]:
         assert self.replica is not None
+        self._by_blocks = False
         effects = self._execute(batch)
         header = self.ledger.header
         assert header is not None
@@ -606,6 +625,7 @@ class Node:
 
     def _follow(self, run: tuple[Block, ...]) -> list[Effect]:
         """Execute blocks that have been proved."""
+        self._by_blocks = True
         effects: list[Effect] = []
         for block in run:
             effects += self._execute(block.batch)
@@ -623,7 +643,9 @@ class Node:
 
     # Eras
 
-    def _new_replica(self, records: Sequence[Signed | Prepared | Batch]) -> Replica | None:
+    def _new_replica(
+        self, records: Sequence[Signed | Prepared | Batch], boot: Digest | None, silent_until: int
+    ) -> Replica | None:
         """Our replica for the era, if we have a seat in it: it takes up where `records`, our own of this era, end."""
         if not self.settings.validator or self.signer.key not in self.group:
             return None
@@ -633,7 +655,7 @@ class Node:
             patience_ticks=self.parameters.patience_ticks,
             window=self.parameters.window_heights,
         )
-        replica.restore(self.ledger.header, self._certificate, records)
+        replica.restore(self.ledger.header, self._certificate, records, boot, silent_until)
         if self._ends is not None:
             replica.step(pbft.Ending(self._ends))
         return replica
@@ -680,11 +702,18 @@ class Node:
         return effects + self._resume()
 
     def _begin_era(self) -> list[Effect]:
-        """Other validators decide what comes after our height, which is permanent."""
-        seated = self.replica is not None
+        """Other validators decide what comes after our height, which is permanent.
+
+        Who was there when the era before ended has said nothing in this one. Anybody else asks what it has said, as
+        after a start: its home may be one that was restored, and the era not new to it."""
+        before, seated = self.replica, self.replica is not None
         self.group, self._ends = era_of(self.ledger, self.certified, b"")
         self._owed = None
-        self.replica = self._new_replica(())
+        asks = before is None or before.silent or self._by_blocks
+        silent_until = before.silent_until if before is not None else 0
+        self.replica = self._new_replica((), self._boot if asks else None, silent_until)
+        if self.replica is not None and self.replica.silent:
+            self._desks.hush()
         self._follower.grace_ticks = GRACE_TICKS if self.replica is not None else 0
         effects: list[Effect] = [*self._note_era(), self._log(self._era_text(seated))]
         return effects + self._from_rounds(self._desks.reseated(self._electorate(), self.replica is not None))
@@ -720,6 +749,7 @@ class Node:
         assert header.height > self.height
         skipped = header.height - self.height
         self.ledger = Ledger.from_entries(taken.entries, header)
+        self._by_blocks = True
         self.certified = self.begins = header.height
         self._certificate = taken.certificate
         self._moved.clear()
@@ -826,3 +856,8 @@ class Node:
 
     def _log(self, text: str, level: int = logging.INFO) -> out.Log:
         return out.Log(level, text)
+
+
+def silence_text(height: int) -> str:
+    """What a restored home says of itself."""
+    return f"silent until height {height}: this home was restored from a backup"

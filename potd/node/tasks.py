@@ -43,6 +43,7 @@ class Desks:
         self._desk = desk
         self._notes = notes  # as they are on disk: what a part has said before, also in a seat that it had once
         self._lead: tuple[int, Key | None] = (0, None)
+        self._hushed = False
         self._moved: dict[TaskId, int] = {}  # the height at which a task's view last moved
         self._last: dict[TaskId, Task] = {}  # the entry that a part's view was made from
         self.parts: dict[TaskId, Part] = {}
@@ -61,7 +62,7 @@ class Desks:
                 return []
             part = Part(self._roles, self._desk, task.id, self._notes)
             self.parts[task.id], self._moved[task.id], self._last[task.id] = part, height, task
-            return self._mark(task.id, [*part.start(view, self._lead), _told(view, task.loss_micro)])
+            return self._mark(task.id, [*part.start(view, self._lead, self._hushed), _told(view, task.loss_micro)])
         self._last[task.id] = task
         if part.view == view:
             return []
@@ -87,7 +88,7 @@ class Desks:
         self._roles = replace(self._roles, electorate=electorate, validator=validator)
         effects: list[Marked] = []
         for task, part in sorted(self.parts.items()):
-            effects += self._mark(task, part.reseated(self._roles, self._notes))
+            effects += self._mark(task, part.reseated(self._roles, self._notes, self._hushed))
             if not (validator or self._roles.miner):
                 del self.parts[task], self._moved[task], self._last[task]  # its notes stay: we may have a seat again
         return effects
@@ -163,6 +164,17 @@ class Desks:
     def entered(self, view: int, primary: Key | None) -> list[Marked]:
         self._lead = (view, primary)
         return self._each(lambda part: part.on_entered(view, primary))
+
+    def hush(self) -> None:
+        """Whoever validates here may say nothing until `speak`."""
+        self._hushed = True
+        for _, part in sorted(self.parts.items()):
+            part.hush()
+
+    def speak(self, restored: bool) -> list[Marked]:
+        """Whoever validates here may speak; `restored` if this home has forgotten what it said."""
+        self._hushed = False
+        return self._each(lambda part: part.speak(restored))
 
     def certified(self, height: int) -> list[Marked]:
         """Every height up to this one is certified."""

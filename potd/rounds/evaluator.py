@@ -40,6 +40,7 @@ class Evaluator:
         self._scoring: tuple[int, int] | None = None  # the job and the round under way
         self._scored = -1
         self._retry_at = 0
+        self._hushed = False  # whether nothing may be said
         self._proposed = (-1, -1)  # the consensus view and the round of the last that we proposed
         self._own = verify(decode(noted, Signed), signer.network, Report) if noted else None
         if self._own is not None:
@@ -71,6 +72,17 @@ class Evaluator:
 
     def on_entered(self, number: int, primary: Key | None) -> list[Effect]:
         self._lead = (number, primary)
+        return self.advance()
+
+    def hush(self) -> None:
+        """Say nothing, until `speak`."""
+        self._hushed = True
+
+    def speak(self, restored: bool) -> list[Effect]:
+        """Report from now on. A home that has forgotten what it reported passes over the newest model."""
+        self._hushed = False
+        if restored and self._view is not None:
+            self._scored = max(self._scored, self._view.round)
         return self.advance()
 
     def on_report(self, message: Verified[Report]) -> tuple[list[Effect], str]:
@@ -109,7 +121,7 @@ class Evaluator:
 
     def on_tick(self) -> list[Effect]:
         self._ticks += 1
-        again = self._ticks % SAY_AGAIN_TICKS == 0
+        again = self._ticks % SAY_AGAIN_TICKS == 0 and not self._hushed
         effects: list[Effect] = []
         if again and self._own is not None and self._view is not None and self._own.body.round > self._view.evaluated:
             effects.append(Share(self._own.signed))
@@ -132,7 +144,7 @@ class Evaluator:
 
     def _begin(self, view: View) -> list[Effect]:
         due = self._due(view, view.round) and view.phase != Phase.IDLE and self._ticks >= self._retry_at
-        if not due or max(self._scored, view.evaluated) >= view.round or self._scoring is not None:
+        if not due or max(self._scored, view.evaluated) >= view.round or self._scoring is not None or self._hushed:
             return []
         if not self._trainer:
             self._scored = view.round

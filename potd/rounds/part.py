@@ -73,14 +73,20 @@ class Part:
         noted = notes.get(score_note(task), b"")
         return validator, Evaluator(roles.signer, roles.electorate, self._desk, trainer=roles.trainer, noted=noted)
 
-    def reseated(self, roles: Roles, notes: Mapping[str, bytes]) -> list[Effect]:
+    def hush(self) -> None:
+        """A validator says nothing from now on, until `speak`."""
+        if self.validator is not None and self.evaluator is not None:
+            self.validator.hush()
+            self.evaluator.hush()
+
+    def reseated(self, roles: Roles, notes: Mapping[str, bytes], hushed: bool) -> list[Effect]:
         """Another set of validators decides from here on, with us among them or not. `on_entered` follows."""
         self._roles = roles
         self.keeper.reseated(roles.electorate.keys)
         if self.miner is not None:
             self.miner.reseated(roles.electorate.keys)
         if self.validator is None or self.evaluator is None:
-            return self._sit_down(notes) if roles.validator else []
+            return self._sit_down(notes, hushed) if roles.validator else []
         if roles.validator:
             self.validator.reseated(roles.electorate)
             self.evaluator.reseated(roles.electorate)
@@ -89,9 +95,11 @@ class Part:
         self.validator, self.evaluator = None, None
         return effects
 
-    def _sit_down(self, notes: Mapping[str, bytes]) -> list[Effect]:
+    def _sit_down(self, notes: Mapping[str, bytes], hushed: bool) -> list[Effect]:
         """We have a seat now, in the middle of a round."""
         self.validator, self.evaluator = self._seated(notes)
+        if hushed:
+            self.hush()
         effects: list[Effect] = list(self.evaluator.on_opened(self.opened)) if self.opened is not None else []
         if self.view is not None:
             effects += self.validator.on_changed(self.view) + self.evaluator.on_changed(self.view)
@@ -103,9 +111,12 @@ class Part:
             return False
         return self.evaluator is None or not self.evaluator.waits()
 
-    def start(self, view: View, lead: tuple[int, Key | None]) -> list[Effect]:
-        """Once, with the first view; `lead` is the consensus view and its primary."""
+    def start(self, view: View, lead: tuple[int, Key | None], hushed: bool = False) -> list[Effect]:
+        """Once, with the first view; `lead` is the consensus view and its primary; `hushed` a validator that may say
+        nothing until `speak`."""
         effects: list[Effect] = [Read(view.spec.manifest)]
+        if hushed:
+            self.hush()
         if self.miner is not None:
             effects += self.miner.start()
         return effects + self.on_entered(*lead) + self.on_changed(view)
@@ -150,6 +161,11 @@ class Part:
     def on_entered(self, number: int, primary: Key | None) -> list[Effect]:
         effects: list[Effect] = list(self.validator.on_entered(number, primary)) if self.validator is not None else []
         return effects + (self.evaluator.on_entered(number, primary) if self.evaluator is not None else [])
+
+    def speak(self, restored: bool) -> list[Effect]:
+        """The validator may report again; as `Validator.speak`."""
+        effects: list[Effect] = list(self.validator.speak(restored)) if self.validator is not None else []
+        return effects + (self.evaluator.speak(restored) if self.evaluator is not None else [])
 
     def on_tick(self) -> list[Effect]:
         effects: list[Effect] = []

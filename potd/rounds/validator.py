@@ -109,6 +109,8 @@ class Validator:
         self._awaited: set[str] = set()
         self._proposed: Seal | Update | None = None
         self._past: deque[tuple[BlobRef, ...]] = deque()  # payloads of rounds before
+        self._hushed = False  # whether nothing may be said
+        self._forgotten: tuple[int, Phase] | None = None  # a step in which we may have said what we do not remember
         for step, data in sorted(noted.items()):
             if step == Step.SEAL:
                 note = decode(data, Seal)
@@ -345,6 +347,21 @@ class Validator:
         self._drafts = {key: held for key, held in self._drafts.items() if held[0].body.view >= number}
         return effects + self.advance()
 
+    def hush(self) -> None:
+        """Say nothing, until `speak`."""
+        self._hushed = True
+
+    def speak(self, restored: bool) -> list[Effect]:
+        """Report and draft from now on. Reports are final, so a home that has forgotten some passes over the step under
+        way, in which one may have been among them."""
+        self._hushed = False
+        if restored and self._view is not None:
+            self._forgotten = (self._view.round, self._view.phase)
+        return self.advance()
+
+    def _mute(self, view: View) -> bool:
+        return self._hushed or self._forgotten == (view.round, view.phase)
+
     def on_answer(self, answer: Answer) -> list[Effect]:
         return self._sums.on_answer(answer) + self.advance()
 
@@ -414,7 +431,7 @@ class Validator:
     # Seal
 
     def _report_seal(self, view: View) -> list[Effect]:
-        if self._reported(view, Step.SEAL):
+        if self._reported(view, Step.SEAL) or self._mute(view):
             return []
         # Where a quorum has ended its patience a seal is due, and what we lack for it is seen by our report.
         ended = len(self._reports.get((view.round, Step.SEAL), {})) >= self._electorate.quorum
@@ -461,7 +478,7 @@ class Validator:
         effects: list[Effect] = []
         if all_in and self._finite:
             effects += self._sums.want(view, self._all_chosen, self._finite)  # most often what the draft will ask for
-        if self._reported(view, Step.UPDATE) or (not all_in and self._ticks < self._reveal_ticks):
+        if self._reported(view, Step.UPDATE) or self._mute(view) or (not all_in and self._ticks < self._reveal_ticks):
             return effects
         held = positions([able and position in self._arrived for position in range(len(self._sealed))])
         slowest = max(self._arrived.values(), default=0) if able else 0
@@ -474,7 +491,7 @@ class Validator:
         if len(reports) < self._electorate.quorum:
             return []
         effects = self._await(self._key("the draft", view))
-        if not self._leads():
+        if not self._leads() or self._mute(view):
             return effects
         chosen = tuple(reports[key].signed for key in sorted(reports))
         draft = self._signer.verified(
@@ -540,7 +557,7 @@ class Validator:
             return []
         effects: list[Effect] = []
         step = {Phase.TRAIN: Step.SEAL, Phase.REVEAL: Step.UPDATE}.get(view.phase)
-        own = self._own.get(step) if step is not None else None
+        own = self._own.get(step) if step is not None and not self._hushed else None
         if own is not None and own.body.round == view.round:
             effects.append(Share(own.signed))
             if step == Step.SEAL:
@@ -549,7 +566,7 @@ class Validator:
             self._arrive()
             effects += self._fetch_payloads(view)
         drafted = self._drafted(view)
-        if drafted is not None and self._leads() and view.phase == Phase.REVEAL:
+        if drafted is not None and self._leads() and view.phase == Phase.REVEAL and not self._hushed:
             effects.append(Share(drafted[0].signed))
         return effects
 

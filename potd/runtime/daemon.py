@@ -116,10 +116,19 @@ async def _live(config: Config, genesis: Genesis, seed: bytes) -> None:
         recovered = journal.recover()
         held = blobs.open()
         restored = Restored(
-            recovered.header, recovered.certificate, recovered.entries, recovered.records, recovered.notes, held,
+            recovered.header,
+            recovered.certificate,
+            recovered.entries,
+            recovered.records,
+            recovered.notes,
+            held,
+            os.urandom(32),
             recovered.begins,
-        )  # fmt: skip
-        node = Node(_settings(config), genesis, signer, GOLDEN, restored)
+        )
+        try:
+            node = Node(_settings(config), genesis, signer, GOLDEN, restored)
+        except ValueError as error:  # what sqlite and the signatures did not show
+            raise journal.damaged(str(error)) from None
         if config.validates and node.replica is None:
             log.warning("this key has no seat among the validators: the node follows them until it has one")
         if not config.validates and signer.key in node.group:

@@ -2,6 +2,10 @@
 
 One sqlite file. Writing is one transaction for everything that one drained inbox ordered, and is durable (a write-ahead
 log, synced) when `commit` returns. Reading for others goes over a second connection and never waits for a sync.
+
+A journal that was cut is either a consistent earlier one or is refused. The log is emptied as soon as it has been moved
+into the file, so that its beginning never stands on a file that is newer; a number that each log counts up tells
+whether a log and a file belong together; signatures tell whether a record is what was written.
 """
 
 from __future__ import annotations
@@ -19,15 +23,17 @@ from typing import Self, assert_never
 import msgpack
 
 from potd.node.events import Forget, Keep, Note, Store, StoreCertificate, StoreSnapshot
-from potd.wire.blocks import Batch, Block, Certificate, Header
+from potd.wire.blocks import Batch, Block, Certificate, Header, batch_digest
 from potd.wire.codec import Malformed, decode, encode, tag_of
-from potd.wire.consensus import Prepared
-from potd.wire.envelope import Signed
+from potd.wire.consensus import WORDS, Prepare, Prepared, PrePrepare
+from potd.wire.envelope import Attestation, Signed, attests, verify
 from potd.wire.ids import Digest, Key, short
 
 SCHEMA = 1
 SCHEMA_SNAPSHOT = 2  # since it holds a snapshot: a release from before these would begin again at genesis
 _SNAPSHOT = "snapshot"  # in `about`: the certificate of the state that the blocks follow on
+PAGE_BYTES = 4096  # of sqlite
+LOG_BYTES_MAX = 4 << 20  # the write-ahead log is moved into the file when it is so long
 SEQ_UNBOUND = 2**62  # the seq of what belongs to no height: of each kind only the newest is kept
 DISK_FAULTS = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN")
 
@@ -66,12 +72,16 @@ class Recovered:
 class Journal:
     """An open journal. `commit` is called from one thread at a time; `blocks` and `batch` from any."""
 
-    def __init__(self, path: Path, key: Key, writer: sqlite3.Connection, reader: sqlite3.Connection) -> None:
+    def __init__(
+        self, path: Path, network: Digest, key: Key, writer: sqlite3.Connection, reader: sqlite3.Connection
+    ) -> None:
         self.key = key  # of the node whose journal it is
         self._path = path
+        self._network = network
         self._writer = writer
         self._reader = reader
         self._reading = threading.Lock()
+        self._logged = False  # whether the log is of this life
 
     def __enter__(self) -> Self:
         return self
@@ -79,31 +89,56 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        with contextlib.suppress(sqlite3.Error):  # whatever could not be moved stays in the log
+            if self._logged:
+                self._empty_log()
         with self._reading:
             self._reader.close()
         self._writer.close()
 
     def commit(self, writes: Iterable[Write]) -> None:
         """Make these durable, all of them or none. Raises OSError if the disk is full or fails."""
+        with self._transaction():
+            for write in writes:
+                self._write(write)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
         with _disk(self._path):
+            if not self._logged and _is_filled(_log_of(self._path)):
+                self._empty_log()  # that of a life which did not end well
             self._writer.execute("BEGIN IMMEDIATE")
             try:
-                for write in writes:
-                    self._write(write)
+                if not self._logged:
+                    _count_up(self._writer)
+                yield
                 self._writer.execute("COMMIT")
+                self._logged = True
             except BaseException:
                 if self._writer.in_transaction:
                     self._writer.execute("ROLLBACK")
                 raise
+            if os.stat(_log_of(self._path)).st_size > LOG_BYTES_MAX:
+                self._empty_log()
+
+    def _empty_log(self) -> None:
+        """Move the log into the file, and begin it afresh with the next transaction.
+
+        Its last transaction says that it ends here: while it is being moved, only all of it fits the file."""
+        self._writer.execute(
+            "INSERT OR REPLACE INTO about (name, data) SELECT 'logs ended', data FROM about WHERE name = 'logs'"
+        )
+        with self._reading:  # nobody reads the log meanwhile
+            busy, _, _ = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        assert not busy, "somebody else reads the journal"
+        self._logged = False
 
     def pass_on(self, key: Key) -> None:
         """Go on as the journal of another key, and forget what the present one has said: none of it binds the other."""
-        with _disk(self._path):
-            self._writer.execute("BEGIN IMMEDIATE")
+        with self._transaction():
             self._writer.execute("DELETE FROM records")
             self._writer.execute("DELETE FROM notes")
             self._writer.execute("UPDATE about SET data = ? WHERE name = 'key'", (key,))
-            self._writer.execute("COMMIT")
         self.key = key
 
     def recover(self) -> Recovered:
@@ -111,8 +146,12 @@ class Journal:
         try:
             with _disk(self._path):
                 return self._recover()
-        except (Malformed, sqlite3.Error) as error:
-            raise JournalError(_corrupt(self._path, str(error))) from None
+        except Malformed as error:
+            raise self.damaged(str(error)) from None
+
+    def damaged(self, why: str) -> JournalError:
+        """What to raise for a journal that holds what was never written."""
+        return JournalError(_corrupt(self._path, why))
 
     def blocks(self, first: int, bytes_max: int, count_max: int = 4096) -> tuple[Block, ...]:
         """Blocks of consecutive heights from `first`, the last one certified, of about `bytes_max` together."""
@@ -145,7 +184,7 @@ class Journal:
     def size(self) -> int:
         """Bytes on disk, the write-ahead log included."""
         total = 0
-        for name in (self._path, self._path.with_name(f"{self._path.name}-wal")):
+        for name in (self._path, _log_of(self._path)):
             try:
                 total += os.stat(name).st_size
             except FileNotFoundError:
@@ -197,18 +236,24 @@ class Journal:
 
     def _recover(self) -> Recovered:
         read = self._writer.execute
-        newest = read("SELECT header FROM blocks ORDER BY height DESC LIMIT 1").fetchone()
+        newest = read("SELECT header, batch FROM blocks ORDER BY height DESC LIMIT 1").fetchone()
         certified = read(
             "SELECT certificate FROM blocks WHERE certificate IS NOT NULL ORDER BY height DESC LIMIT 1"
         ).fetchone()
         snapshot = _snapshot(self._writer)
+        header = decode(newest[0], Header) if newest else snapshot.header if snapshot is not None else None
+        if newest and header is not None and batch_digest(decode(newest[1], Batch)) != header.batch:
+            raise Malformed(f"the batch of height {header.height} is another than its header names")
+        certificate = decode(certified[0], Certificate) if certified else snapshot
+        if certificate is not None:
+            _check_signatures(certificate.header.network, certificate.header, certificate.attestations)
         return Recovered(
-            header=decode(newest[0], Header) if newest else snapshot.header if snapshot is not None else None,
-            certificate=decode(certified[0], Certificate) if certified else snapshot,
+            header=header,
+            certificate=certificate,
             entries=tuple(
                 (bytes(key), bytes(value)) for key, value in read("SELECT key, value FROM state ORDER BY key")
             ),
-            records=tuple(_record(data) for (data,) in read("SELECT data FROM records ORDER BY id")),
+            records=tuple(_record(data, self._network) for (data,) in read("SELECT data FROM records ORDER BY id")),
             notes={name: bytes(data) for name, data in read("SELECT name, data FROM notes ORDER BY name")},
             begins=snapshot.header.height if snapshot is not None else 0,
         )
@@ -220,9 +265,10 @@ def open_journal(path: Path, network: Digest, *keys: Key) -> Journal:
     Raises JournalError if it is damaged, of another release, another network or another node; OSError if the disk
     fails. In either case what was there is as it was.
     """
-    fresh, key = not path.exists() or path.stat().st_size == 0, keys[0]
+    key = keys[0]
     with _disk(path):
         try:
+            fresh = _is_new(path)
             if not fresh:
                 key = _check(path, network, keys)
             writer = _connect(path)
@@ -234,23 +280,51 @@ def open_journal(path: Path, network: Digest, *keys: Key) -> Journal:
             if _is_disk_fault(error):
                 raise
             raise JournalError(_corrupt(path, str(error))) from None
-    return Journal(path, key, writer, reader)
+    return Journal(path, network, key, writer, reader)
+
+
+def _is_new(path: Path) -> bool:
+    """Whether nothing was ever written here. A journal can also be one whose first log was lost."""
+    log = _log_of(path)
+    size = path.stat().st_size if path.exists() else 0
+    if _is_filled(log):
+        if size < PAGE_BYTES:  # sqlite would throw the log away
+            raise JournalError(
+                f"{path}: the journal has {size} bytes, and its log {log.name} has more. Nothing was changed. Put the "
+                "journal back, or move both away and start again"
+            )
+        return False
+    if size == 0:
+        return True
+    with contextlib.closing(_look(path)) as connection:
+        return connection.execute("SELECT name FROM sqlite_master").fetchone() is None
 
 
 def _check(path: Path, network: Digest, keys: Sequence[Key]) -> Key:
     """Refuse a journal that is not ours to go on with, before anything is written to it. Returns whose it is."""
-    # Read-only, so that closing it moves nothing from the write-ahead log into a damaged file.
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=5.0)
+    connection = _look(path)
     try:
-        verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if verdict != "ok":
-            raise JournalError(_corrupt(path, " ".join(verdict.split())))
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if "about" not in tables:
-            raise JournalError(f"{path}: a database, but not a journal of ours; move it away to begin anew")
+            raise JournalError(
+                f"{path}: a database, but not a journal of ours. Nothing was changed. Move it away to begin anew"
+            )
+        for check in _checks(path):
+            verdict = connection.execute(check).fetchone()[0]
+            if verdict != "ok":
+                raise JournalError(_corrupt(path, " ".join(verdict.split())))
         about = {name: bytes(data) for name, data in connection.execute("SELECT name, data FROM about")}
     finally:
         connection.close()
+    logs, known = about.get("logs", b""), _logs_in_file(path)
+    ended = about.get("logs ended", b"") == logs
+    # A file that has taken something of this log is consistent only with all of it.
+    if _is_filled(_log_of(path)) and _number(logs) != known + 1 and not (_number(logs) == known and ended):
+        raise JournalError(
+            f"{path}: log {_number(logs)} beside a file that has taken {known}: one of {path.name} and "
+            f"{_log_of(path).name} is from another copy of this home, or was cut. Nothing was changed. Put back the "
+            "two that belong together, or move both away and start again"
+        )
     schema = int.from_bytes(about.get("schema", b""), "big")
     if schema not in (SCHEMA, SCHEMA_SNAPSHOT):
         raise JournalError(
@@ -270,6 +344,48 @@ def _check(path: Path, network: Digest, keys: Sequence[Key]) -> Key:
     return about["key"]
 
 
+def _look(path: Path, mode: str = "mode=ro") -> sqlite3.Connection:
+    """Open it for reading only, so that closing it moves nothing from the log into a damaged file."""
+    return sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=5.0)
+
+
+def _checks(path: Path) -> tuple[str, ...]:
+    """What to ask sqlite. All of a journal that was not closed is looked through; of one that was, the blocks, which
+    only ever grow, are not: sqlite itself compares the file's length, and damage in an old block shows when it is read.
+    """
+    if _log_of(path).exists():
+        return ("PRAGMA quick_check(1)",)
+    return tuple(f"PRAGMA quick_check('{table}')" for table in ("sqlite_master", "about", "records", "state", "notes"))
+
+
+def _logs_in_file(path: Path) -> int:
+    """How many logs have been moved into the file, by the file alone."""
+    with contextlib.closing(_look(path, "immutable=1")) as connection:
+        if not connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'about'").fetchone()[0]:
+            return 0
+        row = connection.execute("SELECT data FROM about WHERE name = 'logs'").fetchone()
+    return _number(row[0]) if row is not None else 0
+
+
+def _number(data: bytes) -> int:
+    return int.from_bytes(data, "big")
+
+
+def _is_filled(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
+
+
+def _count_up(connection: sqlite3.Connection) -> None:
+    """The first transaction of a log counts it."""
+    row = connection.execute("SELECT data FROM about WHERE name = 'logs'").fetchone()
+    logs = _number(row[0]) if row is not None else 0
+    connection.execute("INSERT OR REPLACE INTO about (name, data) VALUES ('logs', ?)", ((logs + 1).to_bytes(8, "big"),))
+
+
+def _log_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
+
+
 def _make(connection: sqlite3.Connection, network: Digest, key: Key) -> None:
     about = {"schema": SCHEMA.to_bytes(4, "big"), "network": network, "key": key}
     connection.execute("BEGIN IMMEDIATE")
@@ -283,6 +399,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")  # a transaction is on disk when it ends
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
     return connection
 
 
@@ -292,10 +409,26 @@ def _snapshot(connection: sqlite3.Connection) -> Certificate | None:
     return None if row is None else decode(row[0], Certificate)
 
 
-def _record(data: bytes) -> Signed | Prepared | Batch:
+def _record(data: bytes, network: Digest) -> Signed | Prepared | Batch:
+    """A record as it was written. Raises Malformed if a signature in it does not hold."""
     record = decode(data, Signed, Prepared, Batch)
     assert isinstance(record, Signed | Prepared | Batch)
+    match record:
+        case Signed():
+            verify(record, network, *WORDS)
+        case Prepared(view, seq, batch, primary, backups):
+            _check_signatures(network, PrePrepare(view, seq, batch), (primary,))
+            _check_signatures(network, Prepare(view, seq, batch, primary.signature), backups)
+        case Batch():
+            pass  # known by its digest: another than was asked for is not used
+        case _:
+            assert_never(record)
     return record
+
+
+def _check_signatures(network: Digest, body: object, attestations: Iterable[Attestation]) -> None:
+    if not all(attests(one, network, body) for one in attestations):
+        raise Malformed(f"wrong signature under a {type(body).__name__}")
 
 
 def _payload_tag(record: Signed | Prepared | Batch) -> int:
@@ -310,8 +443,8 @@ def _payload_tag(record: Signed | Prepared | Batch) -> int:
 
 def _corrupt(path: Path, why: str) -> str:
     return (
-        f"{path}: the journal is damaged ({why}). Nothing was changed. Move it away and start again: the node follows "
-        "the chain afresh. Not so a validator, which may have voted on what it would not remember: leave it out"
+        f"{path}: the journal is damaged ({why}). Nothing was changed. Move it away, with its -wal and -shm, and start "
+        "again: the node follows the chain afresh, and a validator asks the others what it said before it votes"
     )
 
 
@@ -325,6 +458,8 @@ def _disk(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
+        if str(getattr(error, "sqlite_errorname", "")).startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+            raise JournalError(_corrupt(path, str(error))) from None
         if not _is_disk_fault(error):
             raise
         if error.sqlite_errorname == "SQLITE_FULL":

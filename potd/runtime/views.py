@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from potd.ledger.entries import Phase, Task
-from potd.node.node import Node
+from potd.node.node import Node, silence_text
 from potd.wire.consensus import quorum_of
 from potd.wire.ids import AccountId
 from potd.wire.jobs import Aggregate, Apply, Evaluate, Job, Train
@@ -165,6 +165,8 @@ def node_view(node: Node, running: Iterable[Job]) -> dict[str, Any]:
         told["primary"] = replica.primary.hex() if replica.active else ""
         told["stable"] = replica.stable
         told["consensus"] = replica.describe()
+        if replica.silent_until:
+            told["silent_until"] = replica.silent_until
     if node.trouble:
         told["trouble"] = node.trouble
     return {**told, **balance_view(node, node.account)}
@@ -172,6 +174,8 @@ def node_view(node: Node, running: Iterable[Job]) -> dict[str, Any]:
 
 def doing(node: Node, running: Iterable[Job]) -> str:
     """What the node is at, in a few words."""
+    if node.replica is not None and node.replica.silent_until:
+        return silence_text(node.replica.silent_until)
     said = [_job_text(job) for job in running]
     if said:
         return ", ".join(said)
@@ -184,6 +188,8 @@ def doing(node: Node, running: Iterable[Job]) -> str:
         return f"cannot enrol: {node.trouble}"
     if node.replica is not None and not node.replica.active:
         return f"changing to view {node.replica.view}"
+    if node.replica is not None and node.replica.silent:
+        return "asking the other validators what it said last"
     open_tasks = [task for task in node.ledger.tasks() if task.phase != Phase.DONE]
     if not open_tasks:
         return "idle: no task is open"

@@ -8,11 +8,12 @@ from typing import Annotated
 from potd.wire.blocks import Batch, Certificate, Header
 from potd.wire.codec import U63, Size, message
 from potd.wire.envelope import PAYLOAD_BYTES_MAX, Attestation, Signature, Signed
-from potd.wire.ids import Digest
+from potd.wire.ids import Digest, Key
 from potd.wire.rounds import VALIDATORS_MAX
 
 IN_FLIGHT_MAX = 1024  # sequence numbers between the watermarks
 ATTESTATION_BYTES = 104  # encoded, at most
+VOTE_BYTES = 512  # a Signed of an order, an agreement, a commitment, a refusal or a header, encoded, at most
 
 
 @message(60)
@@ -100,11 +101,6 @@ def new_view_bytes(validators: int, window: int) -> int:
     return quorum * (certificate + window * (256 + quorum * ATTESTATION_BYTES)) + window * 256
 
 
-def can_change_views(validators: int, window: int) -> bool:
-    """Whether so many validators can hold a network with this window: their new views must fit a message."""
-    return validators <= VALIDATORS_MAX and new_view_bytes(validators, window) <= PAYLOAD_BYTES_MAX
-
-
 @message(67)
 @dataclass(frozen=True)
 class Refusal:
@@ -129,5 +125,53 @@ class Status:
     executed: U63
 
 
-Word = PrePrepare | Prepare | Commit | Header | ViewChange | NewView | Refusal | Status
-WORDS = (PrePrepare, Prepare, Commit, Header, ViewChange, NewView, Refusal, Status)  # all that replicas sign
+@message(69)
+@dataclass(frozen=True)
+class Recollect:
+    """I have started: what did I say last? `boot` is drawn at every start, so that no older answer can be replayed."""
+
+    boot: Digest
+
+
+VOTES_A_SLOT = 5  # of one replica, the newest of each: order, agreement, commitment, refusal, header
+NEWEST_SHOWN = 3  # and its newest header, view change and new view of all
+
+
+@message(70)
+@dataclass(frozen=True)
+class Recollected:
+    """What we hold of the asker's words above our stable checkpoint, which the certificate proves: of each kind the
+    newest for each seq; and its newest header, view change and new view."""
+
+    boot: Digest
+    asker: Key
+    certificate: Annotated[tuple[Certificate, ...], Size(0, 1)]  # of our stable checkpoint; none at genesis
+    votes: Annotated[tuple[Signed, ...], Size(0, VOTES_A_SLOT * IN_FLIGHT_MAX + NEWEST_SHOWN)]
+
+
+def recollected_bytes(validators: int, window: int) -> int:
+    """The most that an answer to Recollect can come to: a new view, a view change, and what was said of each seq."""
+    quorum = (validators + (validators - 1) // 3 + 2) // 2
+    certificate = 512 + quorum * ATTESTATION_BYTES
+    view_change = certificate + window * (256 + quorum * ATTESTATION_BYTES)
+    return new_view_bytes(validators, window) + view_change + window * VOTES_A_SLOT * VOTE_BYTES + certificate + 1024
+
+
+def can_change_views(validators: int, window: int) -> bool:
+    """Whether so many validators can hold a network with this window: what shows a new view must fit a message."""
+    return validators <= VALIDATORS_MAX and recollected_bytes(validators, window) <= PAYLOAD_BYTES_MAX
+
+
+Word = PrePrepare | Prepare | Commit | Header | ViewChange | NewView | Refusal | Status | Recollect | Recollected
+WORDS = (  # all that replicas sign
+    PrePrepare,
+    Prepare,
+    Commit,
+    Header,
+    ViewChange,
+    NewView,
+    Refusal,
+    Status,
+    Recollect,
+    Recollected,
+)

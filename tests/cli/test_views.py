@@ -90,6 +90,12 @@ def test_a_status_tells_people_what_they_ask_first(potd: Command, home: Path) ->
     )
 
 
+def test_a_status_says_that_a_restored_home_is_silent(potd: Command, home: Path) -> None:
+    with daemon(home, {"status": [STATUS | {"silent_until": 112}]}):
+        result = potd("status", "--home", home)
+    assert "silent   until height 112: this home was restored from a backup\n" in result.output
+
+
 def test_a_status_for_programs_is_the_daemons_own(potd: Command, home: Path) -> None:
     with daemon(home, {"status": [STATUS]}):
         result = potd("status", "--json", "--home", home)

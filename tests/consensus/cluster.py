@@ -28,6 +28,7 @@ from potd.consensus.events import (
     Follow,
     Forget,
     Held,
+    Hush,
     Ignore,
     Input,
     Judge,
@@ -38,6 +39,7 @@ from potd.consensus.events import (
     Reject,
     Send,
     Settled,
+    Speak,
     Suspect,
     Ticked,
 )
@@ -145,6 +147,7 @@ class Journal:
     def __init__(self) -> None:
         self.records: list[tuple[int, object]] = []
         self.ever: set[Signed] = set()
+        self.silent_until = 0
 
     def keep(self, seq: int, record: object) -> None:
         if seq == VIEW_SEQ:
@@ -154,6 +157,9 @@ class Journal:
             self.ever.add(record)
             body = decode(record.payload, *WORDS)
             self.ever.update(body.pre_prepares if isinstance(body, NewView) else ())
+
+    def hush(self, height: int) -> None:
+        self.silent_until = height
 
     def forget(self, seq: int) -> None:
         self.records = [one for one in self.records if one[0] > seq]
@@ -166,6 +172,21 @@ class Change:
     agreed: int
     height: int
     keys: tuple[Key, ...]
+
+
+@dataclass(frozen=True)
+class Backup:
+    """A copy of a member's disk."""
+
+    records: tuple[tuple[int, object], ...]
+    silent_until: int
+    headers: tuple[Header, ...]
+    batches: tuple[Batch, ...]
+    executed: frozenset[bytes]
+    certificates: tuple[tuple[int, Certificate], ...]
+
+
+EMPTY = Backup((), 0, (), (), frozenset(), ())
 
 
 class Member:
@@ -186,7 +207,9 @@ class Member:
         self.change: Change | None = None
         # The process
         self.life = 0
+        self.by_blocks = True  # whether the newest height was taken from others
         self.boundaries = 0
+        self.backups: list[Backup] | None = None  # of every boundary, if anybody keeps them
         self.crash_at: int | None = None  # at which boundary of a write the power goes
         self.seen: list[Effect] = []  # everything but the writes, for tests
         self.start()
@@ -218,13 +241,13 @@ class Member:
         self.follow_to = 0
         last = self.eras[-1].base
         if self.certified < last == self.height:
-            self.begin(self.eras[-2], last, [record for _, record in self.journal.records])
+            self.begin(self.eras[-2], last, [record for _, record in self.journal.records], asks=True)
         else:
             ends = self.change.height if self.change is not None else None
-            self.begin(self.eras[-1], ends, [record for _, record in self.journal.records])
+            self.begin(self.eras[-1], ends, [record for _, record in self.journal.records], asks=True)
 
-    def begin(self, group: Group, ends: int | None, records: list[object]) -> None:
-        """These validators are at work, this member perhaps among them."""
+    def begin(self, group: Group, ends: int | None, records: list[object], asks: bool) -> None:
+        """These validators are at work, this member perhaps among them; `asks` says whether it asks what it said."""
         self.group = group
         self.ends = ends
         self.proposed: set[bytes] = set()
@@ -235,7 +258,9 @@ class Member:
         if self.signer.key in group:
             self.seat = Replica(self.signer, group, patience_ticks=self.cluster.patience, window=self.cluster.window)
             executed = self.headers[-1] if self.headers else None
-            self.seat.restore(executed, self.certificates.get(self.certified), records)
+            boot = digest("boot", bytes([self.index]), self.life.to_bytes(8, "big")) if asks else None
+            certificate = self.certificates.get(self.certified)
+            self.seat.restore(executed, certificate, records, boot, self.journal.silent_until)
             if ends is not None:
                 self.seat.step(Ending(ends))
         self.wait()
@@ -283,7 +308,8 @@ class Member:
         """Once the last height of an era is permanent, those who come next begin."""
         if self.ends is not None and self.certified >= self.ends:
             assert self.height == self.ends, self.cluster.say_where(f"n{self.index} went on beyond the end of an era")
-            self.begin(self.eras[-1], self.change.height if self.change is not None else None, [])
+            asks = self.seat is None or self.seat.silent or self.by_blocks
+            self.begin(self.eras[-1], self.change.height if self.change is not None else None, [], asks)
 
     def _next(self) -> Batch | None:
         """What to order now; nothing to order fills the heights up to the end of an era."""
@@ -315,6 +341,7 @@ class Member:
         if chain[-1] != certificate.header:
             return
         try:
+            self.by_blocks = True
             for batch in blocks.batches[self.height - certificate.header.height :]:
                 self._execute(batch)
             self._write(lambda: self.certificates.setdefault(certificate.header.height, certificate))
@@ -379,8 +406,27 @@ class Member:
         change()
         self._boundary()
 
+    def backup(self) -> Backup:
+        return Backup(
+            tuple(self.journal.records),
+            self.journal.silent_until,
+            tuple(self.headers),
+            tuple(self.batches),
+            frozenset(self.executed),
+            tuple(self.certificates.items()),
+        )
+
+    def put_back(self, backup: Backup) -> None:
+        """The disk is as it was; what it has ever held stays known to the checks."""
+        assert not self.up
+        self.journal.records, self.journal.silent_until = list(backup.records), backup.silent_until
+        self.headers, self.batches = list(backup.headers), list(backup.batches)
+        self.executed, self.certificates = set(backup.executed), dict(backup.certificates)
+
     def _boundary(self) -> None:
         self.boundaries += 1
+        if self.backups is not None:
+            self.backups.append(self.backup())
         if self.boundaries == self.crash_at:
             raise Crashed
 
@@ -409,6 +455,7 @@ class Member:
                     reason = "a bad operation" if self.honest and BAD in operations_of(batch) else ""
                     self.cluster.judge(self, Judged(view, seq, name, reason))
                 case Deliver(_, _, batch):
+                    self.by_blocks = False
                     due.extend(self.replica.step(Executed(self._execute(batch))))
                 case Certify(certificate):
                     height = certificate.header.height
@@ -420,6 +467,10 @@ class Member:
                     self.wanted.add(name)
                 case Follow(height):
                     self.follow_to = max(self.follow_to, height)
+                case Hush(height):
+                    self._write(lambda height=height: self.journal.hush(height))  # type: ignore[misc]  # lambda with defaults
+                case Speak():
+                    self._write(lambda: self.journal.hush(0))
                 case Accuse(key):
                     self.cluster.on_accused(self, key, effect)
                 case Suspect() | Ignore() | Reject():

@@ -12,7 +12,7 @@ from nacl import bindings
 
 from potd.wire.blocks import Batch, Header, batch_digest
 from potd.wire.codec import encode, tag_of
-from potd.wire.consensus import Commit, NewView, Prepare, PrePrepare, Refusal, Status, ViewChange
+from potd.wire.consensus import Commit, NewView, Prepare, PrePrepare, Recollected, Refusal, Status, ViewChange
 from potd.wire.envelope import Signed, verify
 from potd.wire.ids import digest
 from tests.consensus.cluster import BAD, ELSEWHERE, NETWORK, Cluster, Lie, Member, Said, batch_of, signer
@@ -21,6 +21,14 @@ from tests.consensus.cluster import BAD, ELSEWHERE, NETWORK, Cluster, Lie, Membe
 def mute(cluster: Cluster, member: Member, to: int, said: Said) -> Iterable[Said]:
     """Says nothing."""
     return []
+
+
+def hide_what_was_said(cluster: Cluster, member: Member, to: int, said: Said) -> Iterable[Said]:
+    """Answers who asks for its own words that there are none."""
+    body = _body(cluster, said)
+    if isinstance(body, Recollected):
+        return [Said(member.signer.sign(replace(body, certificate=(), votes=())), None)]
+    return [said]
 
 
 def mute_as_primary(cluster: Cluster, member: Member, to: int, said: Said) -> Iterable[Said]:
@@ -93,6 +101,7 @@ def do_anything(cluster: Cluster, member: Member, to: int, said: Said) -> Iterab
 
 _LIES: tuple[Lie, ...] = (
     mute,
+    hide_what_was_said,
     equivocate,
     order_bad_batches,
     withhold_batches,

@@ -9,13 +9,25 @@ from potd.consensus.events import Broadcast, Effect, Held, Judged, Persist, Rece
 from potd.consensus.replica import Replica
 from potd.wire.blocks import Batch, Certificate, Header, batch_digest
 from potd.wire.codec import decode
-from potd.wire.consensus import WORDS, Commit, NewView, Prepare, Prepared, PrePrepare, Refusal, ViewChange
+from potd.wire.consensus import (
+    WORDS,
+    Commit,
+    NewView,
+    Prepare,
+    Prepared,
+    PrePrepare,
+    Recollected,
+    Refusal,
+    ViewChange,
+)
 from potd.wire.envelope import Signed, Verified, attestation_of
+from potd.wire.ids import digest
 from tests.consensus.cluster import batch_of, group, signer
 
 PATIENCE = 10
 WINDOW = 8
 A, B = batch_of(b"a"), batch_of(b"b")
+BOOT = digest("boot", b"")
 
 
 def replica(index: int, size: int = 4) -> Replica:
@@ -24,6 +36,22 @@ def replica(index: int, size: int = 4) -> Replica:
 
 def said(index: int, body: Any) -> Received:
     return Received(signer(index).verified(body))
+
+
+def recollected(
+    one: Replica, by: int, votes: Iterable[Verified[Any]] = (), stable: Certificate | None = None, boot: bytes = BOOT
+) -> Received:
+    """What a member holds of another's words."""
+    shown = tuple(vote.signed for vote in votes)
+    return said(by, Recollected(boot, one.key, (stable,) if stable else (), shown))
+
+
+def told_nothing(one: Replica, stable: Certificate | None = None) -> list[Effect]:
+    """A quorum holds no word of this member's above its stable checkpoint."""
+    others = [key for key in one.group.keys if key != one.key]
+    keys = [signer(index).key for index in range(16)]
+    answers = [recollected(one, keys.index(key), (), stable) for key in others[: one.group.quorum - 1]]
+    return [effect for answer in answers for effect in one.step(answer)]
 
 
 def order(batch: Batch, seq: int = 1, view: int = 0, size: int = 4) -> Verified[PrePrepare]:

@@ -28,7 +28,20 @@ from potd.wire.consensus import Commit, NewView, Prepare, PrePrepare, Refusal, S
 from potd.wire.envelope import Verified
 from tests.consensus.cluster import NETWORK, Cluster, Lie, Member, Said, headers, operations_of, seats, signer
 from tests.consensus.liars import any_lie, mute_as_primary
-from tests.consensus.parts import PATIENCE, WINDOW, A, B, agreement, begin, certificate, leave, said, sent
+from tests.consensus.parts import (
+    BOOT,
+    PATIENCE,
+    WINDOW,
+    A,
+    B,
+    agreement,
+    begin,
+    certificate,
+    leave,
+    said,
+    sent,
+    told_nothing,
+)
 
 BASE = 2
 CHAIN = headers(A, B, A, B, A)
@@ -47,7 +60,8 @@ def old_replica(index: int, *, ends: int | None, executed: int = 0) -> Replica:
     """A member of the set before, which has executed so far and has nothing of it certified."""
     one = Replica(signer(index), Group(NETWORK, keys(*OLD)), patience_ticks=PATIENCE, window=WINDOW)
     if executed:
-        one.restore(CHAIN[executed - 1], None, ())
+        one.restore(CHAIN[executed - 1], None, (), BOOT)
+        told_nothing(one)
     if ends is not None:
         one.step(Ending(ends))
     return one
@@ -56,7 +70,8 @@ def old_replica(index: int, *, ends: int | None, executed: int = 0) -> Replica:
 def new_replica(index: int, records: Iterable[Any] = ()) -> Replica:
     """A member of the set that begins above BASE."""
     one = Replica(signer(index), GROUP, patience_ticks=PATIENCE, window=WINDOW)
-    one.restore(CHAIN[BASE - 1], certificate(CHAIN[BASE - 1]), records)
+    one.restore(CHAIN[BASE - 1], certificate(CHAIN[BASE - 1]), records, BOOT)
+    told_nothing(one, certificate(CHAIN[BASE - 1]))
     return one
 
 

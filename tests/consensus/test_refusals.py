@@ -8,7 +8,22 @@ from potd.wire.blocks import batch_digest
 from potd.wire.consensus import Prepare, Refusal, Status, ViewChange
 from potd.wire.envelope import Verified
 from tests.consensus.cluster import NETWORK, group, signer
-from tests.consensus.parts import PATIENCE, WINDOW, A, B, agreement, leave, of_kind, order, refusal, replica, said, sent
+from tests.consensus.parts import (
+    BOOT,
+    PATIENCE,
+    WINDOW,
+    A,
+    B,
+    agreement,
+    leave,
+    of_kind,
+    order,
+    refusal,
+    replica,
+    said,
+    sent,
+    told_nothing,
+)
 
 NAME = batch_digest(A)
 
@@ -97,7 +112,8 @@ def test_a_refusal_is_remembered_over_a_restart() -> None:
     before = refusing()
     word: Verified[Refusal] = refusal(1, A)
     after = Replica(signer(1), group(4), patience_ticks=PATIENCE, window=WINDOW)
-    after.restore(None, None, [leave(1).signed, word.signed])
+    after.restore(None, None, [leave(1).signed, word.signed], BOOT)
+    told_nothing(after)
     effects = after.step(said(2, Status(0, False, 0, 0)))
     assert Send(signer(2).key, word.signed) in effects
     assert before.signer.network == NETWORK

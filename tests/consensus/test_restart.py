@@ -13,6 +13,7 @@ from potd.wire.consensus import Prepare
 from tests.consensus.cluster import VIEW_SEQ, Cluster, Lie, headers, signer
 from tests.consensus.liars import equivocate, mute_as_primary
 from tests.consensus.parts import (
+    BOOT,
     PATIENCE,
     WINDOW,
     A,
@@ -28,6 +29,7 @@ from tests.consensus.parts import (
     replica,
     said,
     sent,
+    told_nothing,
 )
 
 OPERATIONS = 4
@@ -80,11 +82,18 @@ def test_the_power_may_go_everywhere_at_once(size: int) -> None:
         run(size, {}, dict.fromkeys(range(size), boundary))
 
 
-def restored(one: Replica, effects: list[Effect], *, executed: int = 0) -> Replica:
-    """The same member after a restart, from what these effects wrote."""
+def started(one: Replica, effects: list[Effect], *, executed: int = 0) -> Replica:
+    """The same member after a restart, from what these effects wrote; nobody has told it yet what it said last."""
     again = Replica(one.signer, one.group, patience_ticks=PATIENCE, window=WINDOW)
     records = [effect.record for effect in effects if isinstance(effect, Persist)]
-    again.restore(headers(A, B)[executed - 1] if executed else None, None, records)
+    again.restore(headers(A, B)[executed - 1] if executed else None, None, records, BOOT)
+    return again
+
+
+def restored(one: Replica, effects: list[Effect], *, executed: int = 0) -> Replica:
+    """The same member after a restart, and after a quorum has told it nothing new."""
+    again = started(one, effects, executed=executed)
+    told_nothing(again)
     return again
 
 
@@ -131,9 +140,9 @@ def test_what_a_new_view_carried_is_prepared_after_a_restart() -> None:
     backup = replica(2)
     propose(backup, A)
     message = begin([leave(0), leave(1), leave(3, 1, [proof(A)])], [(1, A)])
-    again = restored(backup, [Persist(1, A), Persist(VIEW_SEQ, message.signed)])
+    again = started(backup, [Persist(1, A), Persist(VIEW_SEQ, message.signed)])
     assert (again.view, again.active) == (1, True)
-    assert [one.view for one in sent(again.step(Ticked()), Prepare)] == [1]
+    assert [one.view for one in sent(told_nothing(again), Prepare)] == [1]
 
 
 def test_what_an_earlier_view_began_is_not_due_from_the_primary_of_this_one() -> None:

@@ -255,13 +255,14 @@ def test_without_a_quorum_of_view_changes_the_next_view_is_not_tried() -> None:
     assert (backup.view, backup.active) == (1, False)
 
 
-def test_those_who_have_gone_further_count_towards_the_quorum_that_starts_the_timer() -> None:
+@pytest.mark.parametrize("sequence", [(0, 3), (3, 0)])
+def test_those_who_have_gone_further_count_towards_the_quorum_that_starts_the_timer(sequence: tuple[int, int]) -> None:
     """Else who left for view 1 waits for ever for the lost view change of who is in view 2 by now."""
     backup = replica(2)
     backup.step(Awaited("operation"))
     ticks(backup, PATIENCE)
-    backup.step(Received(leave(0, 2)))
-    backup.step(Received(leave(3, 1)))
+    for index in sequence:
+        backup.step(Received(leave(index, 2 if index == 0 else 1)))
     assert [one.view for one in sent(ticks(backup, 2 * PATIENCE), ViewChange)] == [2]
 
 

@@ -263,8 +263,8 @@ def test_the_last_validator_stays() -> None:
 
 
 def test_nobody_is_admitted_beyond_what_a_new_view_can_show(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert can_change_views(70, 16)
-    assert not can_change_views(71, 16)
+    assert can_change_views(69, 16)
+    assert not can_change_views(70, 16)
     monkeypatch.setattr(seats, "can_change_views", lambda validators, window: validators <= 4 and window == WINDOW)
     w = world()
     w.execute(w.stand(5))

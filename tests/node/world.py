@@ -36,6 +36,8 @@ from potd.wire.consensus import (
     Prepared,
     PrePrepare,
     Proposal,
+    Recollect,
+    Recollected,
     Refusal,
     Status,
     ViewChange,
@@ -66,7 +68,7 @@ class Disk:
         self.held: set[BlobRef] = set()
         self.snapshot: Certificate | None = None  # what the blocks follow on, if that is not genesis
 
-    def restored(self) -> Restored:
+    def restored(self, boot: Digest) -> Restored:
         height = max(self.blocks, default=0)
         newest = max(self.certificates, default=0)
         snapshot = self.snapshot
@@ -77,6 +79,7 @@ class Disk:
             tuple(record for _, record in self.records),
             dict(self.notes),
             tuple(sorted(self.held)),
+            boot,
             snapshot.header.height if snapshot is not None else 0,
         )
 
@@ -154,7 +157,8 @@ class World:
         member.life += 1
         member.hidden.clear()
         member.wanted.clear()
-        member.node = Node(member.settings, self.genesis, member.signer, GOLDEN, member.disk.restored())
+        boot = digest("boot", key, member.life.to_bytes(8, "big"))
+        member.node = Node(member.settings, self.genesis, member.signer, GOLDEN, member.disk.restored(boot))
         self._carry_out(key, member.node.start())
         life = member.life
         for other in self.keys:
@@ -528,7 +532,7 @@ class World:
             if signed.key != key:
                 continue  # a new view, kept by who follows it
             message = verify(signed, self.network, *SPOKEN)
-            if not isinstance(message.body, Status):
+            if not isinstance(message.body, Status | Recollect | Recollected):
                 question = asked(message.body)
                 known = answers.setdefault(question, signed.payload)
                 assert known == signed.payload, f"{short(key)} said two things: {question}"

@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from potd.node.events import Forget, Keep, Note, Store, StoreCertificate, StoreSnapshot
-from potd.runtime.journal import Journal, JournalError, Recovered, open_journal
-from potd.wire.blocks import batch_digest
+from potd.runtime.journal import Journal, JournalError, Recovered, Write, open_journal
+from potd.wire.blocks import Certificate, batch_digest
 from potd.wire.codec import encode
-from potd.wire.consensus import Commit, NewView, ViewChange
+from potd.wire.consensus import Commit, NewView, Prepare, Prepared, PrePrepare, ViewChange
+from potd.wire.envelope import attestation_of
 from tests.runtime.chain import NETWORK, SIGNER, batch, block, certificate, header
 
 KEY = SIGNER.key
@@ -162,6 +163,34 @@ def test_a_record_that_cannot_be_read_is_damage(tmp_path: Path) -> None:
     other.close()
     with pytest.raises(JournalError, match="damaged"):
         reopened(tmp_path)
+
+
+ORDER = SIGNER.sign(PrePrepare(0, 2, bytes(32)))
+AGREED = SIGNER.sign(Prepare(0, 2, bytes(32), ORDER.signature))
+PROOF = Prepared(0, 2, bytes(32), attestation_of(ORDER), (attestation_of(AGREED),))
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        Keep(2, replace(ORDER, signature=bytes(64))),
+        Keep(2, replace(PROOF, primary=replace(PROOF.primary, signature=AGREED.signature))),
+        Keep(2, replace(PROOF, backups=(replace(PROOF.backups[0], signature=ORDER.signature),))),
+        Store(header(2), batch(3), ()),
+        StoreCertificate(Certificate(header(1), (replace(certificate(1).attestations[0], signature=bytes(64)),))),
+    ],
+    ids=["vote", "proof", "backup of a proof", "batch", "certificate"],
+)
+def test_what_was_never_signed_is_damage(tmp_path: Path, write: Write) -> None:
+    """sqlite does not notice what changes within a value."""
+    with opened(tmp_path) as journal:
+        journal.commit(
+            [Store(header(1), batch(1), ()), Keep(2, ORDER), Keep(2, PROOF), StoreCertificate(certificate(1))]
+        )
+        assert len(journal.recover().records) == 2
+        journal.commit([write])
+        with pytest.raises(JournalError, match="the journal is damaged"):
+            journal.recover()
 
 
 def test_a_full_disk_is_an_os_error_that_names_the_file(tmp_path: Path) -> None:

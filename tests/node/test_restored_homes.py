@@ -1,0 +1,106 @@
+"""A home that was put back from a backup: noticed, silent in all that it signs, and a validator again afterwards."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+
+from potd.node import events as ev
+from potd.wire.codec import decode, encode
+from potd.wire.consensus import Recollect
+from potd.wire.ids import Key
+from potd.wire.rounds import Draft, Report
+from tests.node.world import SPOKEN, Disk, World, signed_by
+
+
+def backup(world: World, key: Key) -> Disk:
+    return copy.deepcopy(world.members[key].disk)
+
+
+def turn_back(world: World, key: Key, disk: Disk) -> None:
+    """Start a stopped node from an older copy of its home; what it has ever written stays known to the checks."""
+    disk = copy.deepcopy(disk)
+    disk.ever = world.members[key].disk.ever
+    world.members[key].disk = disk
+    world.start(key)
+
+
+def said_silent(world: World, key: Key) -> bool:
+    return any("silent until height" in line for line in world.members[key].log)
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_an_old_home_says_no_word_twice_at_whatever_moment_of_a_round_it_was_copied(tmp_path: Path, place: int) -> None:
+    """Votes, reports and drafts, over all its lives; n0 leads."""
+    world = World(tmp_path, seed=place, patience_ticks=30)
+    world.submit(rounds=1_000)
+    world.reach(1, 600)
+    victim = world.keys[place]
+    others = tuple(key for key in world.keys if key != victim)
+    noticed = 0
+    for turn in range(14):
+        old = backup(world, victim)
+        world.pass_time(3 + 5 * turn)
+        world.stop(victim)
+        world.pass_time(3)
+        world.members[victim].log.clear()
+        turn_back(world, victim, old)
+        world.reach(max(map(world.round, others)) + 2, 1_500)
+        replica = world.node(victim).replica
+        assert replica is not None
+        world.run(lambda replica=replica: not replica.silent, 1_500)  # type: ignore[misc]  # binds the loop's value
+        noticed += said_silent(world, victim)
+    world.agree()
+    world.check()
+    assert noticed > 3
+
+
+def test_a_wiped_home_follows_and_votes_again(tmp_path: Path) -> None:
+    world = World(tmp_path, seed=3, patience_ticks=30)
+    world.submit(rounds=1_000)
+    world.reach(3, 600)
+    victim = world.keys[2]
+    world.stop(victim)
+    turn_back(world, victim, Disk())
+    world.reach(world.round(world.keys[0]) + 4, 2_000)
+    assert not world.node(victim).replica.silent  # type: ignore[union-attr]  # it validates
+    world.agree()
+    world.check()
+
+
+def test_a_silent_validator_reports_and_drafts_nothing_and_then_does(tmp_path: Path) -> None:
+    world = World(tmp_path, seed=1, patience_ticks=30)
+    world.submit(rounds=1_000)
+    world.reach(2, 600)
+    victim = world.keys[1]
+    world.stop(victim)
+    before = backup(world, victim)
+    before.notes["silent"] = (world.node(world.keys[0]).height + 12).to_bytes(8, "big")
+    sent = len(world.members[victim].sent)
+    turn_back(world, victim, before)
+    replica = world.node(victim).replica
+    assert replica is not None
+
+    def words() -> list[Report | Draft]:
+        said = signed_by(victim, world.members[victim].sent[sent:])
+        bodies = [decode(one.payload, *SPOKEN) for one in said]
+        return [one for one in bodies if isinstance(one, Report | Draft)]
+
+    world.run(lambda: world.node(victim).height > world.node(world.keys[0]).height - 2, 600)
+    world.run(lambda: not replica.silent, 1_500)
+    assert not words()
+    world.reach(world.round(victim) + 2, 1_500)
+    assert words()
+    assert "silent" not in {name for name, data in world.members[victim].disk.notes.items() if data}
+    world.check()
+
+
+def test_a_question_that_another_passes_on_is_refused(tmp_path: Path) -> None:
+    """An old one would use up the answer to a new one."""
+    world = World(tmp_path)
+    asker, bearer, node = world.keys[1], world.keys[2], world.node(world.keys[0])
+    frame = encode(world.members[asker].signer.sign(Recollect(bytes(32))))
+    assert node.step(ev.Framed(bearer, frame)) == [ev.Refuse(bearer, "another's recollection")]
+    assert [one.to for one in node.step(ev.Framed(asker, frame)) if isinstance(one, ev.Send)] == [asker]
