@@ -6,6 +6,7 @@ Sections in brackets are those of Castro & Liskov 1999. Where this departs from 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, assert_never
 
 from potd.consensus.checkpoint import Checkpoints
@@ -70,6 +71,17 @@ from potd.wire.envelope import Attestation, Signed, Signer, Verified, attests
 from potd.wire.ids import Digest, Key, short
 
 STATUS_TICKS = 20  # how often a replica says where it stands: one second
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What a replica's memory comes to. All of it lies between the watermarks, or a window below."""
+
+    slots: tuple[int, ...]  # sequence numbers, ascending
+    ballots: int  # of these slots, in whatever view
+    headers: tuple[int, ...]  # heights with signatures that are no certificate yet, ascending
+    batches: int
+    view_changes: int
 
 
 class Replica:
@@ -150,6 +162,17 @@ class Replica:
     def batch(self, digest: Digest) -> Batch | None:
         """A batch of the log, for whoever asks for it by digest."""
         return self._batches.get(digest)
+
+    def extent(self) -> Extent:
+        """How much this replica remembers."""
+        slots = self._log.slots()
+        return Extent(
+            tuple(slot.seq for slot in slots),
+            sum(len(slot.ballots) for slot in slots),
+            tuple(self._checkpoints.heights()),
+            len(self._batches),
+            len(self._view_changes),
+        )
 
     # The machine
 
@@ -409,25 +432,36 @@ class Replica:
         if message.sender == primary:
             return [Reject(message.sender, "prepare by the primary")]
         ballot = self._log.slot(body.seq).ballot(body.view)
-        if message.sender in ballot.prepares:
+        first = ballot.prepares.get(message.sender)
+        if first is not None and first.body.batch == body.batch:
             return []
         order = order_in(body, primary)
         known = ballot.order is not None and ballot.order.signed == order.signed
         if not known and not attests(Attestation(primary, body.primary), self.signer.network, order.body):
             return [Reject(message.sender, "prepare without the primary's signature")]
-        ballot.prepares[message.sender] = message
+        guilt = self._two_words(first, message, "agreed to two batches for one slot") if first is not None else []
+        ballot.prepares.setdefault(message.sender, message)
         if ballot.order is None:  # the order reached us inside a backup's agreement
             ballot.order = order
-            return self._consider(ballot)
-        return self._compare_orders(ballot.order, order) or self._advance(ballot)
+            return guilt + self._consider(ballot)
+        return guilt + (self._compare_orders(ballot.order, order) or self._advance(ballot))
+
+    def _two_words(self, first: Verified[Any], other: Verified[Any], what: str) -> list[Effect]:
+        """Two answers of one key to a question to which a correct replica has one: proof, though we count the first."""
+        if first.sender == self.key:
+            return []  # a second machine has our key; it is for others to say so
+        return [Accuse(first.sender, what, (first.signed, other.signed))]
 
     def _on_commit(self, message: Verified[Commit]) -> list[Effect]:
         body = message.body
         if not self._current(body.view, body.seq):
             return [Ignore(message.sender, "commit outside the view or the watermarks")]
         ballot = self._log.slot(body.seq).ballot(body.view)
-        ballot.commits.setdefault(message.sender, message)
-        return self._advance(ballot)
+        first = ballot.commits.setdefault(message.sender, message)
+        guilt: list[Effect] = []
+        if first.body.batch != body.batch:
+            guilt = self._two_words(first, message, "committed to two batches for one slot")
+        return guilt + self._advance(ballot)
 
     def _advance(self, ballot: Ballot) -> list[Effect]:
         """Commit once prepared; deliver once a quorum has committed. [4.2]
@@ -488,6 +522,9 @@ class Replica:
 
     def _on_header(self, message: Verified[Header]) -> list[Effect]:
         height = message.body.height
+        first = self._checkpoints.of(message.sender, height)
+        if first is not None and first.body != message.body:
+            return self._two_words(first, message, "signed two results of one height")
         self._checkpoints.heard(message)
         if self._checkpoints.overtaken(height, self.stable):
             self._checkpoints.add(message)
@@ -639,11 +676,14 @@ class Replica:
         if view < self.view or (view == self.view and self.active):
             return [Ignore(message.sender, "view change to a view that is past")]
         known = self._view_changes.get(message.sender)
-        if known is not None and known.body.view >= view:
+        if known is not None and (known.body.view > view or known.signed == message.signed):
             return []  # a replica's newest view change is the one that counts
         elsewhere = era_fault([message.body.stable], self.group, self.ends)
         if elsewhere:
             return [Ignore(message.sender, elsewhere), *self._learn(message.body.certificate)]
+        if known is not None and known.body.view == view:
+            other = known.body != message.body
+            return self._two_words(known, message, "left for one view in two ways") if other else []
         fault = view_change_fault(message, self.group, self._window)
         if fault and message.body.stable > self._horizon():
             return [Ignore(message.sender, "view change from far ahead, perhaps of later validators")]

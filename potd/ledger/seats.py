@@ -40,6 +40,7 @@ from potd.ledger.entries import (
     holder_key,
     unbonding_key,
 )
+from potd.ledger.state import Ledger
 from potd.ledger.working import Working
 from potd.wire.consensus import can_change_views, quorum_of
 from potd.wire.envelope import Attestation, attests
@@ -220,6 +221,11 @@ def accused(work: Working, key: Key) -> AccountId | None:
     if name is None or name in work.council().condemned:
         return None
     return name if _seat(seats, name) or work.unbonding(name) else None
+
+
+def answers(ledger: Ledger, key: Key) -> bool:
+    """Whether an account answers for what this key has signed, and has anything left to lose."""
+    return accused(Working(ledger, ledger.height + 1, NOTHING), key) is not None
 
 
 def condemn(work: Working, key: Key, accuser: AccountId) -> None:

@@ -85,7 +85,7 @@ class Court:
                 case Signed():
                     verdict: str | None = self._operation_fault(record)
                 case Seal() | Update() | Evaluation():
-                    verdict, more = self._desks.judge(record, final, trusted)
+                    verdict, more = self._desks.judge(record, case.judge.view, final, trusted)
                     effects += more
                 case _:
                     assert_never(record)

@@ -21,6 +21,7 @@ from potd.ledger.apply import execute
 from potd.ledger.entries import task_of
 from potd.ledger.state import Ledger, genesis_ledger
 from potd.node import events as out
+from potd.node.accuser import Accuser
 from potd.node.agenda import Agenda, operation_key
 from potd.node.court import Court
 from potd.node.eras import ERA_NOTE, era_of, horizon
@@ -151,6 +152,7 @@ class Node:
             self._shelf.keep(self.ledger, restored.certificate)
         self._court = Court(self.network, self.parameters, self._desks, self._agenda)
         self._operations = Operations(signer, self.account, self._agenda)
+        self._accuser = Accuser(self.account, restored.notes)
         self._moved: dict[TaskId, None] = {}  # tasks that have been executed upon, for `_after`
         self._unpublished: tuple[Certificate, int] | None = None
         self._noted_era = restored.notes.get(ERA_NOTE, b"")
@@ -201,6 +203,11 @@ class Node:
     def part(self, want: WantPart) -> Part | None:
         """A part of it; None if that state is not kept here."""
         return self._shelf.part(want)
+
+    @property
+    def waiting(self) -> int:
+        """How many operations wait to be executed."""
+        return len(self._agenda.operations)
 
     def receipt(self, operation: Digest) -> str | None:
         """The reason why an operation was not applied, nothing if it was; None while it has not been executed."""
@@ -310,7 +317,7 @@ class Node:
             self._unpublished = None
         if self.settings.miner:
             effects += self._enrol()
-        return effects
+        return effects + self._accuse()
 
     def _catch_up(self) -> list[Effect]:
         """By a snapshot if we are far behind, or if nobody has the blocks that we lack; by blocks otherwise."""
@@ -447,6 +454,32 @@ class Node:
             effects += self._on_asked(one)
         return effects
 
+    def _caught(self, key: Key, reason: str, evidence: tuple[Signed, ...]) -> list[Effect]:
+        """These signatures prove a validator guilty: keep them until it has nothing left to lose."""
+        note = self._accuser.hold(key, evidence, self._ticks)
+        return [note, self._log(f"{short(key)} is guilty: {reason}", logging.ERROR)] if note is not None else []
+
+    def _accuse(self) -> list[Effect]:
+        """Bring what proves a validator guilty before the ledger, unless another was quicker."""
+        if self.replica is None or self.replica.silent:
+            return []
+        effects: list[Effect] = []
+        for key, case, name in self._accuser.made():
+            reason = self._operations.receipt(name)
+            if reason is None:
+                continue
+            case.made, case.since = None, self._ticks
+            if reason:
+                effects.append(self._log(f"the accusation of {short(key)} was not taken: {reason}", logging.WARNING))
+        for key, case in self._accuser.due(self.group.keys.index(self.signer.key), self._ticks):
+            closed = self._accuser.closed(key, self.ledger)
+            if not closed:
+                signed = self.signer.sign(Accuse(self.account, self.next_nonce(), case.evidence))
+                case.made, case.tries = record_digest(signed), case.tries + 1
+                effects += self._on_asked(signed)
+            effects += closed
+        return effects
+
     # Consensus
 
     def _from_consensus(self, effects: Sequence[pbft.Effect]) -> list[Effect]:
@@ -494,9 +527,7 @@ class Node:
                 effects: list[Effect] = [out.Note(SILENT_NOTE, b"")] if restored else []
                 return [*effects, self._log(text), *self._from_rounds(self._desks.speak(restored))]
             case pbft.Accuse(key, reason, evidence):
-                name = f"evidence/{key.hex()}"
-                text = f"{short(key)} is guilty: {reason}"
-                return [out.Note(name, b"".join(encode(one) for one in evidence)), self._log(text, logging.ERROR)]
+                return self._caught(key, reason, evidence)
             case pbft.Ignore(_, reason):
                 return [out.Ignore(reason)]
             case pbft.Reject(sender, reason):
@@ -836,6 +867,8 @@ class Node:
                 return self._due([pbft.Settled(key)])
             case rounds.Ignore(reason):
                 return [out.Ignore(reason)]
+            case rounds.Accuse(key, reason, evidence):
+                return self._caught(key, reason, evidence)
             case rounds.Told(kind, values):
                 return [out.Tell(kind, task, values)]
             case _:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Sequence
 
 from potd.consensus.events import Awaited, Settled
+from potd.gossip.admit import GOSSIP_BYTES_MAX
 from potd.ledger.accounts import why_not
 from potd.ledger.entries import account_of
 from potd.ledger.state import Ledger
@@ -84,7 +85,7 @@ class Operations:
             if name not in self._agenda.operations:
                 continue
             data = encode(waiting.message.signed)
-            if waiting.ours:
+            if waiting.ours and len(data) <= GOSSIP_BYTES_MAX:  # evidence may be longer, and goes from hand to hand
                 effects.append(Publish("operations", data))
             if primary is not None:
                 effects.append(Send(primary, data))

@@ -187,7 +187,9 @@ class Desks:
     def tick(self) -> list[Marked]:
         return self._each(lambda part: part.on_tick())
 
-    def judge(self, record: Seal | Update | Evaluation, final: bool, trusted: bool) -> tuple[str | None, list[Marked]]:
+    def judge(
+        self, record: Seal | Update | Evaluation, number: int, final: bool, trusted: bool
+    ) -> tuple[str | None, list[Marked]]:
         """As `Validator.judge`; an update is judged only by arithmetic that has passed its self-test."""
         part = self.parts.get(record.task)
         if part is None:
@@ -197,7 +199,7 @@ class Desks:
             return record_fault(record, self._roles.electorate), []
         if isinstance(record, Update) and not trusted:
             return None, []
-        verdict, effects = part.judge(record, final)
+        verdict, effects = part.judge(record, number, final)
         return verdict, self._mark(record.task, effects)
 
     # For the operator

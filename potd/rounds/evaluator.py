@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from potd.rounds.events import Effect, Fetch, Ignore, Note, Opened, Phase, Propose, Run, Share, Told, Unfetch, View
 from potd.rounds.keeper import Desk
-from potd.rounds.tally import Electorate, read_reports
+from potd.rounds.tally import Electorate, read_reports, two_words
 from potd.wire.codec import Malformed, decode, encode
 from potd.wire.envelope import Signed, Signer, Verified, verify
 from potd.wire.ids import BlobRef, Key, TaskId
@@ -96,7 +96,9 @@ class Evaluator:
             return [Ignore("report on an evaluation that is past, or far to come")], ""
         if not self._due(view, body.round):
             return [], "report on an evaluation that is not due"
-        self._reports.setdefault(body.round, {}).setdefault(message.sender, message)
+        first = self._reports.setdefault(body.round, {}).setdefault(message.sender, message)
+        if first is not message:
+            return two_words(first, message, "made two reports on one step", self._signer.key), ""
         for old in sorted(self._reports)[:-KEEP_EVALUATIONS]:
             del self._reports[old]
         return self.advance(), ""

@@ -232,6 +232,15 @@ class Ignore:
 
 
 @dataclass(frozen=True)
+class Accuse:
+    """These signatures prove that the key broke the protocol."""
+
+    key: Key
+    reason: str
+    evidence: tuple[Signed, ...]
+
+
+@dataclass(frozen=True)
 class Told:
     """Something worth showing: a kind and plain values."""
 
@@ -254,5 +263,6 @@ Effect = (
     | Await
     | Settle
     | Ignore
+    | Accuse
     | Told
 )

@@ -187,7 +187,7 @@ class Part:
     def on_draft(self, message: Verified[Draft]) -> tuple[list[Effect], str]:
         return self.validator.on_draft(message) if self.validator is not None else ([], "")
 
-    def judge(self, record: Seal | Update | Evaluation, final: bool) -> tuple[str | None, list[Effect]]:
+    def judge(self, record: Seal | Update | Evaluation, number: int, final: bool) -> tuple[str | None, list[Effect]]:
         """As `Validator.judge_update`, of every kind of record."""
         if isinstance(record, Seal) and self.validator is not None:
             return self.validator.judge_seal(record), []
@@ -195,7 +195,7 @@ class Part:
             return record_fault(record, self._roles.electorate), []
         if self.validator is None:
             return None, []
-        return self.validator.judge_update(record, final)
+        return self.validator.judge_update(record, number, final)
 
 
 def record_fault(record: Seal | Evaluation, electorate: Electorate) -> str:

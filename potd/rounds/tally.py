@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
+from typing import Any
 
+from potd.rounds.events import Accuse, Effect
 from potd.wire.codec import Malformed, encode
 from potd.wire.envelope import Signed, Verified, attestation_of, verify
 from potd.wire.ids import AccountId, BlobRef, Digest, Key, TaskId
@@ -40,6 +42,13 @@ class Electorate:
 
 def name_of(message: Verified[Commitment]) -> Digest:
     return commitment_name(message.body.miner, message.signed.payload)
+
+
+def two_words(first: Verified[Any], other: Verified[Any], what: str, own: Key) -> list[Effect]:
+    """Two answers of one key to a question to which a correct validator has one, restarts included, prove its guilt."""
+    if first.body == other.body or first.sender == own:
+        return []
+    return [Accuse(first.sender, what, (first.signed, other.signed))]
 
 
 def read_reports(

@@ -33,6 +33,7 @@ from potd.rounds.tally import (
     read_reports,
     seal_fault,
     seal_reports,
+    two_words,
     written_once,
 )
 from potd.wire.blocks import miners_max
@@ -269,9 +270,9 @@ class Validator:
             if fault:
                 return [], f"report of {fault}"
         by_key = self._reports.setdefault((body.round, step), {})
-        if message.sender in by_key:
-            return [], ""
-        by_key[message.sender] = message
+        first = by_key.setdefault(message.sender, message)
+        if first is not message:
+            return two_words(first, message, "made two reports on one step", self._signer.key), ""
         return self.advance(), ""
 
     def on_draft(self, message: Verified[Draft]) -> tuple[list[Effect], str]:
@@ -291,7 +292,8 @@ class Validator:
             return [Ignore("draft for another round")], ""
         known = self._drafts.get(message.sender)
         if known is not None and (known[0].body.view, known[0].body.round) >= (body.view, body.round):
-            return [], ""
+            same = (known[0].body.view, known[0].body.round) == (body.view, body.round)
+            return two_words(known[0], message, "made two drafts of one update", self._signer.key) if same else [], ""
         try:
             read_reports(body.reports, body.task, body.round, Step.UPDATE, self._electorate)
         except Malformed as error:
@@ -586,8 +588,9 @@ class Validator:
         known = self._reports.get((record.round, Step.SEAL))
         return seal_fault(record, self._electorate, known, self._names if current else None)
 
-    def judge_update(self, record: Update, final: bool) -> tuple[str | None, list[Effect]]:
-        """Whether a proposed update is right: nothing if so, else why not; None while it cannot be told yet.
+    def judge_update(self, record: Update, number: int, final: bool) -> tuple[str | None, list[Effect]]:
+        """Whether an update that was proposed in this view is right: nothing if so, else why not; None while it cannot
+        be told yet. A primary that has drafted is held to its draft: it is what everybody has worked for.
 
         `final` says that everything before the update's batch has been executed, and that nothing before it in the
         batch touches its task: a premise that does not hold then will not hold when the update is executed either, and
@@ -598,6 +601,9 @@ class Validator:
             return "", []
         if view is None or record.round > view.round or view.phase != Phase.REVEAL:
             return ("" if final else None), []
+        drafted = self._drafted(view) if number == self._lead[0] else None
+        if drafted is not None and drafted[0].body.reports != record.reports:
+            return "its reports are not those of its primary's draft", []
         try:
             expected, effects = self._expected(record.reports, view)
         except Malformed as error:

@@ -19,6 +19,7 @@ T = TypeVar("T", covariant=True)
 B = TypeVar("B")
 
 PAYLOAD_BYTES_MAX = 4 * 1024 * 1024
+HELD_MAX = 1 << 15  # signatures of a generation; a NEW-VIEW of 31 validators and a window of 16 shows some 7,000
 Signature = Annotated[bytes, Size(64, 64)]
 
 
@@ -54,11 +55,38 @@ def _bound(network: bytes, tag: int, payload: bytes) -> bytes:
     return b"potd signature\x00" + network + tag.to_bytes(4, "big") + payload
 
 
+class Held:
+    """Signatures that held, by a hash of all that went into them: a proof shows again what came as a message before.
+
+    Two generations, so that the newer half is always there. Of those that did not hold none is kept, for a liar makes
+    as many as it likes. Threads may meet here: at worst one forgets what another has just found out.
+    """
+
+    def __init__(self) -> None:
+        self._new: set[bytes] = set()
+        self._old: set[bytes] = set()
+
+    def __contains__(self, name: bytes) -> bool:
+        return name in self._new or name in self._old
+
+    def add(self, name: bytes) -> None:
+        self._new.add(name)
+        if len(self._new) >= HELD_MAX:
+            self._old, self._new = self._new, set()
+
+
+_held = Held()
+
+
 def _holds(key: bytes, signature: bytes, data: bytes) -> bool:
+    name = digest("signature", key, signature, data)
+    if name in _held:
+        return True
     try:
         VerifyKey(key).verify(data, signature)
     except (BadSignatureError, ValueError):
         return False
+    _held.add(name)
     return True
 
 

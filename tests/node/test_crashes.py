@@ -6,25 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from potd.node import events as ev
+from potd.simulation.world import World
 from potd.wire.ids import Key
-from tests.node.world import World
 
 ROUND_EFFECTS = 68  # what one node orders in one round, and a few more
 
 
 def killed_after(world: World, victim: Key, effects: int) -> None:
     """Run until the victim has carried out so many more effects, and kill it there."""
-    left = effects
-
-    def due(key: Key, _: ev.Effect) -> bool:
-        nonlocal left
-        left -= key == victim
-        return key == victim and left == 0
-
-    world.assassin = due
+    world.doom(victim, effects)
     world.run(lambda: world.members[victim].node is None, 600)
-    world.assassin = None
 
 
 def same_everywhere(world: World) -> None:
@@ -32,15 +23,12 @@ def same_everywhere(world: World) -> None:
     assert len({(world.task(key).model, world.task(key).momentum) for key in world.running()}) == 1
 
 
-@pytest.mark.parametrize("journal_ahead", [False, True])
+@pytest.mark.parametrize("walk", range(2))
 @pytest.mark.parametrize("place", range(4))
-def test_a_node_may_die_after_any_effect_of_a_round(tmp_path: Path, place: int, journal_ahead: bool) -> None:
-    """Four walks, one for each node, with a step of four effects and an offset of their own: every boundary is met.
-
-    Effects reach the disk and the network in order, or the disk first: one sync serves many of them.
-    """
-    world = World(tmp_path, seed=place + 10 * journal_ahead, patience_ticks=30)
-    world.journal_ahead = journal_ahead
+def test_a_node_may_die_after_any_effect_of_a_round(tmp_path: Path, place: int, walk: int) -> None:
+    """Four walks twice, one for each node, with a step of four effects and an offset of their own: every boundary is
+    met. Effects reach the disk first, one by one, and then the network: one sync serves many of them."""
+    world = World(tmp_path, seed=place + 10 * walk, patience_ticks=30)
     world.submit(rounds=1_000)
     world.reach(1, 600)
     victim = world.keys[place]
@@ -62,7 +50,6 @@ def test_whoever_leads_may_die_after_any_effect_of_a_round(tmp_path: Path, offse
     world.submit(rounds=1_000)
     world.reach(1, 600)
     for effects in range(1 + offset, ROUND_EFFECTS, 3):
-        world.journal_ahead = effects % 2 == 1
         replica = world.node(world.keys[effects % 4]).replica
         assert replica is not None
         victim = replica.primary

@@ -15,6 +15,7 @@ from potd.ledger.entries import Phase
 from potd.ledger.state import genesis_ledger
 from potd.node import events as ev
 from potd.node.node import Node, Settings
+from potd.simulation.world import World
 from potd.wire.blocks import NULL, Batch, Block, Certificate, batch_digest
 from potd.wire.codec import decode, encode
 from potd.wire.consensus import Commit, NewView, Prepare, PrePrepare, Proposal, Refusal, Status, ViewChange
@@ -24,7 +25,6 @@ from potd.wire.ids import NOTHING, BlobRef, Key, account_id, digest
 from potd.wire.jobs import Failed
 from potd.wire.operations import Accuse, Back, Enrol, Leave, Rekey, Resign, Stand, Transfer
 from potd.wire.rounds import Commitment, Draft, Report, Step, Update
-from tests.node.world import World
 
 SIGNERS = [Signer(bytes([index + 1]) * 32, NOTHING) for index in range(4)]
 GENESIS = Genesis(

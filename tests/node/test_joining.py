@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 
 from potd.ledger.entries import Phase
 from potd.node import events as ev
+from potd.simulation.words import signed_by
+from potd.simulation.world import World
 from potd.wire.blocks import Header, record_digest
 from potd.wire.codec import Malformed, encode
 from potd.wire.envelope import Signed, verify
@@ -16,7 +19,6 @@ from potd.wire.ids import Key
 from potd.wire.merkle_map import MerkleMap
 from potd.wire.operations import Submit, Transfer
 from potd.wire.transfer import Part, Snapshot
-from tests.node.world import Disk, World, signed_by
 
 
 def header_in(world: World, signed: Signed) -> Header | None:
@@ -36,10 +38,7 @@ def near(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def a_network_at(height: int, folder: Path, *, miners: int = 1, seed: int = 0) -> World:
     """Four validators that have come so far without anybody else, a heavy node or a newcomer with only genesis."""
-    world = World(folder, seed=seed, miners=miners)
-    for key in world.keys[4:]:
-        world.stop(key)
-        world.members[key].disk = Disk()
+    world = World(folder, seed=seed, miners=miners, absent=miners)
     grow(world, height)
     return world
 
@@ -59,9 +58,14 @@ def said(world: World, key: Key, text: str) -> int:
     return sum(text in line for line in world.members[key].log)
 
 
+def synced(world: World, key: Key, height: int) -> None:
+    """Until it stands there, and all that it did to get there is durable and said."""
+    world.run(lambda: world.node(key).height >= height and not world.members[key].busy, 3_000)
+
+
 def joined(world: World, key: Key, height: int) -> None:
     """By the state of that height, and then by blocks."""
-    world.run(lambda: world.node(key).height >= world.node(world.validators[0]).height, 2_000)
+    synced(world, key, world.node(world.validators[0]).height)
     assert said(world, key, f"took over the state of height {height}") == 1
     disk = world.members[key].disk
     assert disk.snapshot is not None
@@ -88,7 +92,7 @@ def test_who_is_behind_by_less_takes_blocks(tmp_path: Path) -> None:
     world = a_network_at(60, tmp_path)
     newcomer = world.keys[4]
     world.start(newcomer)
-    world.run(lambda: world.node(newcomer).height == 60, 2_000)
+    synced(world, newcomer, 60)
     assert world.members[newcomer].disk.snapshot is None
     assert min(world.members[newcomer].disk.blocks) == 1
 
@@ -109,7 +113,8 @@ def test_wrong_parts_are_refused_and_the_others_give_right_ones(tmp_path: Path) 
         if isinstance(effect, ev.FetchPart):
             asked.append(effect.peer)
 
-    world.corrupt, world.watch = corrupt, watch
+    world.corrupt = corrupt
+    world.watchers.append(watch)
     world.start(newcomer)
     joined(world, newcomer, 64)
     assert world.members[newcomer].refused.count("a part that is not of its state") == 1
@@ -133,7 +138,7 @@ def test_a_snapshot_that_f_plus_1_have_signed_is_taken_from_nobody(tmp_path: Pat
 
     world.corrupt = corrupt
     world.start(newcomer)
-    world.run(lambda: world.node(newcomer).height == 75, 2_000)  # by blocks
+    synced(world, newcomer, 75)  # by blocks
     assert said(world, newcomer, "took over") == 0
     assert world.members[newcomer].refused.count("a snapshot with a certificate with 2 signatures of 3") == 4
 
@@ -143,7 +148,7 @@ def test_where_nobody_has_a_state_to_give_blocks_are_taken(tmp_path: Path) -> No
     world = a_network_at(75, tmp_path)
     world.corrupt = lambda peer, answer: None
     world.start(world.keys[4])
-    world.run(lambda: world.node(world.keys[4]).height == 75, 2_000)
+    synced(world, world.keys[4], 75)
     assert said(world, world.keys[4], "took over") == 0
 
 
@@ -155,12 +160,11 @@ def test_peers_may_go_in_the_middle_and_others_come(tmp_path: Path) -> None:
     world.stop(late)
     parts = 0
 
-    def assassin(key: Key, effect: ev.Effect) -> bool:
+    def watch(key: Key, effect: ev.Effect) -> None:
         nonlocal parts
         parts += key == newcomer and isinstance(effect, ev.FetchPart)
-        return False
 
-    world.assassin = assassin
+    world.watchers.append(watch)
     world.start(newcomer)
     world.run(lambda: parts >= 5, 400)
     for key in world.validators[:3]:
@@ -169,7 +173,7 @@ def test_peers_may_go_in_the_middle_and_others_come(tmp_path: Path) -> None:
     assert said(world, newcomer, "took over") == 0
     for key in world.validators[:3]:
         world.start(key)  # the state of their newest height is all that they keep now
-    world.run(lambda: world.node(newcomer).height == 75, 3_000)
+    synced(world, newcomer, 75)
     assert said(world, newcomer, "no peer has the state of height 64 any more") == 1
     assert said(world, newcomer, "took over the state of height 75") == 1
     world.start(late)
@@ -195,22 +199,31 @@ def test_a_validator_that_was_long_away_takes_the_state_and_votes_again(tmp_path
     world.check()
 
 
-@pytest.mark.parametrize("journal_ahead", [False, True])
-@pytest.mark.parametrize("effect", [ev.StoreSnapshot, ev.Forget, ev.FetchPart])
+def took_over(effect: ev.Effect) -> bool:
+    """The first that it does once all is written."""
+    return isinstance(effect, ev.Log) and "took over the state" in effect.text
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        lambda effect: isinstance(effect, ev.FetchPart),
+        lambda effect: isinstance(effect, ev.StoreSnapshot),
+        lambda effect: isinstance(effect, ev.Forget),
+        took_over,
+    ],
+    ids=["a part asked for", "the state written", "the journal cut", "all written and nothing said"],
+)
 @pytest.mark.usefixtures("near")
-def test_a_validator_may_die_while_it_takes_a_state(
-    tmp_path: Path, effect: type[ev.Effect], journal_ahead: bool
-) -> None:
+def test_a_validator_may_die_while_it_takes_a_state(tmp_path: Path, last: Callable[[ev.Effect], bool]) -> None:
     world = World(tmp_path, seed=3)
     grow(world, 10)
     away = world.keys[3]
     world.stop(away)
     grow(world, 75)
-    world.journal_ahead = journal_ahead
-    world.assassin = lambda key, done: key == away and isinstance(done, effect)
+    world.members[away].assassin = last
     world.start(away)
     world.run(lambda: world.members[away].node is None, 400)
-    world.assassin = None
     world.start(away)
     world.run(lambda: world.node(away).height == 75, 2_000)
     assert world.node(away).begins == 64
@@ -264,10 +277,15 @@ def test_a_certificate_that_comes_late_for_a_height_that_was_skipped_is_not_stor
         if key == away and isinstance(effect, ev.StoreCertificate):
             stored.append(effect.certificate.header.height)
 
-    world.tamper, world.watch = tamper, watch
+    world.tamper = tamper
+    world.watchers.append(watch)
     grow(world, 20)
     world.run(lambda: world.node(away).begins == 16, 2_000)
-    headers = {one.height: signed for signed in world.members[third].disk.ever if (one := header_in(world, signed))}
+    headers = {
+        one.height: signed
+        for signed in signed_by(third, world.members[third].sent)
+        if (one := header_in(world, signed))
+    }
     world.tell(away, ev.Framed(third, encode(headers[10])))  # the third of three
     world.pass_time(5)
     assert not any(height <= 16 for height in stored)
@@ -294,9 +312,15 @@ def test_what_became_of_an_operation_in_heights_that_were_skipped_is_said_to_nob
     world.agree()
     assert world.node(away).next_nonce() == 1
     assert world.node(away).receipt(record_digest(signed)) is None
-    before = len(world.members[away].sent)
+    sent: list[ev.Effect] = []
+
+    def watch(key: Key, effect: ev.Effect) -> None:
+        if key == away and isinstance(effect, ev.Send | ev.Publish):
+            sent.append(effect)
+
+    world.watchers.append(watch)
     world.pass_time(100)
-    assert world.members[away].sent[before:] == []  # nor is it said again
+    assert sent == []  # nor is it said again
 
 
 @pytest.mark.usefixtures("near")

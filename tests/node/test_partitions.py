@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from potd.node import events as ev
-from potd.wire.ids import Key
-from tests.node.world import World, traced
+from potd.simulation.network import Weather
+from potd.simulation.world import World
 
 
 def same_everywhere(world: World) -> None:
@@ -22,12 +21,12 @@ def test_half_and_half_decide_nothing_and_go_on_when_healed(tmp_path: Path) -> N
     world = World(tmp_path, seed=0, patience_ticks=30)
     world.submit(rounds=1_000)
     world.reach(3, 600)
-    world.part(world.keys[:2], world.keys[2:])
+    world.links.part(world.keys[:2], world.keys[2:])
     world.pass_time(20)
     heights = [world.node(key).certified for key in world.keys]
     world.pass_time(200)
     assert [world.node(key).certified for key in world.keys] == heights
-    world.heal()
+    world.links.heal()
     world.reach(max(map(world.round, world.keys)) + 3, 3_000)
     world.agree()
     world.check()
@@ -41,10 +40,10 @@ def test_three_go_on_without_the_fourth_and_it_catches_up(tmp_path: Path, alone:
     world.reach(3, 600)
     lost = world.keys[alone]
     others = tuple(key for key in world.keys if key != lost)
-    world.part((lost,), others)
+    world.links.part((lost,), others)
     world.reach(max(map(world.round, others)) + 3, 1_500, *others)
     assert world.round(lost) < min(map(world.round, others))
-    world.heal()
+    world.links.heal()
     world.reach(max(map(world.round, others)) + 2, 1_500)
     world.agree()
     world.check()
@@ -59,14 +58,14 @@ def test_whatever_the_links_do_nobody_decides_twice(tmp_path: Path, seed: int) -
     world.reach(1, 600)
     for _ in range(8):
         left = tuple(key for key in world.keys if world.random.random() < 0.5)
-        world.part(left, tuple(key for key in world.keys if key not in left))
+        world.links.part(left, tuple(key for key in world.keys if key not in left))
         world.pass_time(world.random.randint(5, 60))
         if world.random.random() < 0.5:
             victim = world.random.choice(world.keys)
             world.stop(victim)
             world.pass_time(world.random.randint(1, 30))
             world.start(victim)
-        world.heal()
+        world.links.heal()
         world.pass_time(world.random.randint(1, 40))
     world.reach(max(map(world.round, world.keys)) + 2, 4_000)
     world.agree()
@@ -78,14 +77,10 @@ def test_whatever_the_links_do_nobody_decides_twice(tmp_path: Path, seed: int) -
 def test_frames_that_get_lost_are_made_up_for(tmp_path: Path, seed: int) -> None:
     """A tenth of all frames and gossip never arrives."""
     world = World(tmp_path, seed=200 + seed)
-
-    def lossy(key: Key, effect: ev.Effect) -> ev.Effect | None:
-        return None if isinstance(effect, ev.Send | ev.Publish) and world.random.random() < 0.1 else effect
-
     world.submit(rounds=1_000)
-    world.tamper = lossy
+    world.links.weather = Weather(loss_ppm=100_000)
     world.reach(6, 4_000)
-    world.tamper = None
+    world.links.weather = Weather()
     world.reach(max(map(world.round, world.keys)) + 1, 2_000)
     world.agree()
     world.check()
@@ -95,18 +90,17 @@ def test_frames_that_get_lost_are_made_up_for(tmp_path: Path, seed: int) -> None
 def run_traced(folder: Path) -> str:
     """The trace of a run with a death and a partition in it."""
     world = World(folder, seed=42, patience_ticks=30, miners=1)
-    name = traced(world)
     world.submit(rounds=8)
     world.reach(2, 600)
     world.stop(world.keys[0])
     world.reach(4, 1_000, *world.keys[1:])
     world.start(world.keys[0])
-    world.part(world.keys[:1], world.keys[1:])
+    world.links.part(world.keys[:1], world.keys[1:])
     world.pass_time(30)
-    world.heal()
+    world.links.heal()
     world.reach(8, 2_000)
     world.agree()
-    return name()
+    return world.trace()
 
 
 def test_the_same_seed_gives_the_same_run_whatever_the_order_of_sets(tmp_path: Path) -> None:

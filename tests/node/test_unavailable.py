@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from potd.ledger.entries import Phase
+from potd.simulation.trainer import MODEL
+from potd.simulation.world import World
 from potd.wire.blobs import write_blob
 from potd.wire.ids import BlobRef, digest
-from tests.node.world import MODEL, World
 
 
 def phases(world: World) -> set[int]:

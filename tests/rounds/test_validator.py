@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from potd.rounds.aggregation import RETRY_TICKS
-from potd.rounds.events import Await, Effect, Fetch, Ignore, Note, Propose, Run, Settle, Share, Unfetch, View
+from potd.rounds.events import Accuse, Await, Effect, Fetch, Ignore, Note, Propose, Run, Settle, Share, Unfetch, View
 from potd.rounds.tally import choose, make_seal, make_update, name_of, seal_fault, seal_reports
 from potd.rounds.validator import SAY_AGAIN_TICKS, Validator, draft_note, report_note
 from potd.wire.blocks import miners_max
@@ -473,7 +473,7 @@ def test_a_draft_with_such_a_report_that_came_before_the_seal_is_forgotten_with_
 def test_an_update_with_a_report_on_other_payloads_is_refused() -> None:
     _, validator = backup()
     update = replace(right_update(ALL, REPORTS), reports=signed([REPORTS[0], LYING, REPORTS[2]]))
-    assert validator.judge_update(update, final=False) == ("a set of 4 positions in 2 bytes", [])
+    assert validator.judge_update(update, 0, final=False) == ("a set of 4 positions in 2 bytes", [])
 
 
 def test_what_is_not_wanted_any_more_is_not_fetched_any_more() -> None:
@@ -603,9 +603,9 @@ def right_update(counted: list[Verified[Commitment]], reports: list[Verified[Rep
 def test_it_agrees_to_the_very_bits_that_it_has_worked_out() -> None:
     _, validator = backup()
     update = right_update(ALL, REPORTS)
-    assert validator.judge_update(update, final=False) == (None, []), "the sum is not done"
+    assert validator.judge_update(update, 0, final=False) == (None, []), "the sum is not done"
     validator.on_answer(added_up(1))
-    assert validator.judge_update(update, final=False) == ("", [])
+    assert validator.judge_update(update, 0, final=False) == ("", [])
 
 
 def test_it_refuses_any_other_bits() -> None:
@@ -619,7 +619,7 @@ def test_it_refuses_any_other_bits() -> None:
         replace(update, contributions=update.contributions[1:]),
         replace(update, contributions=(replace(update.contributions[0], weight=1), *update.contributions[1:])),
     ):
-        reason, _ = validator.judge_update(changed, final=False)
+        reason, _ = validator.judge_update(changed, 0, final=False)
         assert reason
 
 
@@ -628,20 +628,45 @@ def test_it_adds_up_another_choice_than_its_own_when_that_is_proposed() -> None:
     validator.on_answer(added_up(1))
     fewer = [update_report(index, *ALL[:3]) for index in (0, 2, 3)]
     update = right_update(ALL[:3], fewer)
-    verdict, effects = validator.judge_update(update, final=False)
+    verdict, effects = validator.judge_update(update, 0, final=False)
     assert verdict is None
     (run,) = [one.job for one in effects if isinstance(one, Run)]
     assert isinstance(run, Aggregate)
     assert len(run.payloads) == 3
     validator.on_answer(added_up(run.job, 3))
-    assert validator.judge_update(update, final=False) == ("", [])
+    assert validator.judge_update(update, 0, final=False) == ("", [])
+
+
+def test_a_primary_is_held_to_its_draft_in_the_view_in_which_it_made_it() -> None:
+    """Everybody has worked for the draft; in another view another primary drafts."""
+    _, validator = backup()
+    validator.on_draft(draft(0, REPORTS))
+    validator.on_answer(added_up(1))
+    other = right_update(ALL, [update_report(index, *ALL) for index in (0, 1, 2)])
+    assert validator.judge_update(other, 0, final=False) == ("its reports are not those of its primary's draft", [])
+    assert validator.judge_update(other, 1, final=False) == ("", [])
+    assert validator.judge_update(right_update(ALL, REPORTS), 0, final=False) == ("", [])
+
+
+def test_two_drafts_or_two_reports_of_one_key_are_proof_of_guilt() -> None:
+    _, validator = backup()
+    first, other = draft(0, REPORTS), draft(0, [update_report(index, *ALL) for index in (0, 1, 2)])
+    assert only(validator.on_draft(first)[0], Accuse) == []
+    guilt = Accuse(KEYS[0], "made two drafts of one update", (first.signed, other.signed))
+    assert validator.on_draft(other) == ([guilt], "")
+    assert validator.on_draft(other) == ([guilt], ""), "whoever keeps it once is told again"
+    said, less = update_report(2, *ALL), update_report(2, *ALL[:3])
+    validator.on_report(said)
+    guilt = Accuse(KEYS[2], "made two reports on one step", (said.signed, less.signed))
+    assert validator.on_report(less) == ([guilt], "")
+    assert validator.on_report(said) == ([], ""), "the same again"
 
 
 def test_an_update_with_reports_of_strangers_is_refused() -> None:
     _, validator = backup()
     stranger = STRANGER.verified(update_report(0, *ALL).body)
     update = replace(right_update(ALL, REPORTS), reports=signed([*REPORTS[:2], stranger]))
-    reason, effects = validator.judge_update(update, final=False)
+    reason, effects = validator.judge_update(update, 0, final=False)
     assert (reason, effects) == ("reports out of order, twice, or by strangers", [])
 
 
@@ -656,6 +681,6 @@ def test_a_seal_with_reports_of_strangers_is_refused() -> None:
 def test_an_update_of_a_round_to_come_is_not_judged_before_it_is_known_to_stay_untimely() -> None:
     _, validator = training(index=1)
     update = right_update(ALL, REPORTS)
-    assert validator.judge_update(update, final=False) == (None, []), "the seal may be under way before it"
-    assert validator.judge_update(update, final=True) == ("", []), "the receipt will say so"
-    assert validator.judge_update(replace(update, round=2), final=False) == ("", [])
+    assert validator.judge_update(update, 0, final=False) == (None, []), "the seal may be under way before it"
+    assert validator.judge_update(update, 0, final=True) == ("", []), "the receipt will say so"
+    assert validator.judge_update(replace(update, round=2), 0, final=False) == ("", [])

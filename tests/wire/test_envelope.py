@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nacl.signing import VerifyKey
 
+from potd.wire import envelope
 from potd.wire.codec import Malformed, encode
 from potd.wire.consensus import Commit, Prepare, PrePrepare
 from potd.wire.envelope import Attestation, Signed, Signer, Verified, attestation_of, attests, verify
@@ -107,6 +108,35 @@ def test_an_attestation_holds_for_the_body_that_its_reader_rebuilds() -> None:
 def test_a_payload_that_does_not_decode_is_refused_before_its_signature_matters() -> None:
     with pytest.raises(Malformed, match="not msgpack|not an array"):
         verify(Signed(SIGNER.key, b"\xc1", bytes(64)), NETWORK, Commit)
+
+
+def test_a_signature_that_held_is_not_worked_out_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    signed, unseen = SIGNER.sign(replace(COMMIT, seq=77)), SIGNER.sign(replace(COMMIT, seq=78))
+    verify(signed, NETWORK, Commit)
+    monkeypatch.setattr(envelope, "VerifyKey", None)
+    assert verify(signed, NETWORK, Commit).body.seq == 77
+    with pytest.raises(TypeError):
+        verify(unseen, NETWORK, Commit)
+
+
+def test_a_signature_that_held_once_holds_for_nothing_else() -> None:
+    signed = SIGNER.sign(replace(COMMIT, seq=79))
+    verify(signed, NETWORK, Commit)
+    for _ in range(2):
+        for other in (replace(signed, key=OTHER.key), replace(signed, payload=encode(replace(COMMIT, seq=80)))):
+            with pytest.raises(Malformed, match="wrong signature"):
+                verify(other, NETWORK, Commit)
+        with pytest.raises(Malformed, match="wrong signature"):
+            verify(signed, OTHER_NETWORK, Commit)
+
+
+def test_of_signatures_that_held_only_so_many_are_kept() -> None:
+    held = envelope.Held()
+    names = [index.to_bytes(4, "big") for index in range(2 * envelope.HELD_MAX + 5)]
+    for name in names:
+        held.add(name)
+    assert sum(name in held for name in names) == envelope.HELD_MAX + 5
+    assert all(name in held for name in names[-envelope.HELD_MAX :])
 
 
 def test_secrets_differ_by_purpose_context_key_and_network() -> None:

@@ -1,0 +1,446 @@
+"""Members that lie: whole nodes with their own keys, and no others', whose effects pass through the lie.
+
+Liars see every frame that anybody sends, and know of each other; keys of the honest they do not have. What a liar tells
+some and not others it decides once for each question, so that it can be caught by its own signatures.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import TypeVar
+
+import numpy as np
+
+from potd.arithmetic.work import answer as add_up
+from potd.consensus.view_change import NULL_DIGEST, carry_over
+from potd.node import events as ev
+from potd.simulation.network import Place
+from potd.simulation.schedule import Liar
+from potd.simulation.words import asked, body_of, signed_in
+from potd.simulation.world import Member, World
+from potd.wire.blobs import read_blob, write_blob
+from potd.wire.blocks import NULL, Batch, Header, batch_digest
+from potd.wire.codec import decode, encode
+from potd.wire.consensus import Commit, NewView, Prepare, Prepared, PrePrepare, Proposal, ViewChange
+from potd.wire.envelope import Signed
+from potd.wire.ids import Digest, Key, digest
+from potd.wire.jobs import Aggregate, Aggregated, Applied, Apply
+from potd.wire.rounds import Commitment, Draft, Report
+
+OVERHEARD_MAX = 400  # frames that liars remember for replays
+FLOOD = 20  # frames at once, and not more often than
+FLOOD_MS = 500
+TWINS = "twins"
+
+B = TypeVar("B")
+
+
+class Adversary:
+    """All liars of a world, and what they know together."""
+
+    def __init__(self, world: World, liars: Sequence[Liar]) -> None:
+        self.world = world
+        self.frames: deque[bytes] = deque(maxlen=OVERHEARD_MAX)
+        self.orders: dict[tuple[int, int], dict[Digest, bytes]] = {}  # (view, seq): batch and the primary's signature
+        self.leavings: dict[int, dict[Key, Signed]] = {}  # view: who leaves for it, and with what
+        self._heard: set[bytes] = set()
+        self._halves: dict[tuple[int, int], frozenset[Key]] = {}
+        self._members: dict[Place, Lying] = {}
+        for liar in liars:
+            key = world.keys[liar.who]
+            names = tuple(name for name in liar.lies if name != TWINS)
+            for place in (key, world.twins.get(key)):
+                if place is not None:
+                    chance = Random(f"{world.random.random()} {liar.who}")
+                    self._members[place] = Lying(self, world.members[place], names, chance)
+        if liars:
+            world.distrust(*(world.keys[liar.who] for liar in liars))
+            world.tamper = self._ordered
+            world.watchers.append(self._overhear)
+
+    def half(self, view: int, seq: int, chance: Random) -> frozenset[Key]:
+        """Those who are to hear of another order than the rest: one side, where the network is parted. Where it is not,
+        most often nobody: whoever is caught leads no more when it would matter."""
+        if (view, seq) not in self._halves:
+            keys = self.world.checks.honest
+            one = chance.choice(keys)
+            half = [key for key in keys if not self.world.links.linked(one, key)]
+            if not half and chance.randrange(40) == 0:
+                half = chance.sample(keys, chance.randint(0, len(keys) - 1))
+            self._halves[view, seq] = frozenset(half)
+        return self._halves[view, seq]
+
+    def _ordered(self, place: Place, effect: ev.Effect) -> ev.Effect | None:
+        lying = self._members.get(place)
+        return effect if lying is None else lying.say(effect)
+
+    def _overhear(self, _: Place, effect: ev.Effect) -> None:
+        if not isinstance(effect, ev.Send) or effect.data in self._heard:
+            return
+        self._heard.add(effect.data)
+        self.frames.append(effect.data)
+        signed = signed_in(effect.data)
+        body = body_of(signed.payload) if signed is not None else None
+        if signed is None:
+            return
+        match body:
+            case PrePrepare(view, seq, batch):
+                self.orders.setdefault((view, seq), {})[batch] = signed.signature
+            case ViewChange(view, _, _, _):
+                self.leavings.setdefault(view, {}).setdefault(signed.key, signed)
+            case _:
+                pass
+
+
+class Lying:
+    """One lying node."""
+
+    def __init__(self, adversary: Adversary, member: Member, names: tuple[str, ...], chance: Random) -> None:
+        self.shared = adversary
+        self.world = adversary.world
+        self.member = member
+        self.signer = member.signer
+        self.chance = chance
+        self.abroad = member.abroad
+        self.proofs: list[Prepared] = []  # its own, of all views
+        self.flooded_ms = -FLOOD_MS
+        self._lies = [LIES[name] for name in names]
+        self._misled: dict[object, frozenset[Key]] = {}
+        self._until_ms = 0
+        self._lying = False
+        if wrong_sums in self._lies:
+            member.lie = self._sum
+
+    def say(self, effect: ev.Effect) -> ev.Effect | None:
+        """What leaves instead of what the node has ordered."""
+        if isinstance(effect, ev.Keep) and isinstance(effect.record, Prepared):
+            self.proofs.append(effect.record)
+        if self.world.now >= self._until_ms:  # now and then it behaves for a while
+            self._until_ms = self.world.now + self.chance.randint(500, 4_000)
+            self._lying = self.chance.randrange(4) > 0
+        said: ev.Effect | None = effect
+        for lie in self._lies if self._lying else ():
+            said = lie(self, said) if said is not None else None
+        return said
+
+    def misled(self, question: object) -> frozenset[Key]:
+        """Those who get another answer to this question than the rest."""
+        if question not in self._misled:
+            keys = [key for key in self.world.keys if key != self.signer.key]
+            self._misled[question] = frozenset(self.chance.sample(keys, self.chance.randint(0, len(keys) - 1)))
+        return self._misled[question]
+
+    def told(self, effect: ev.Effect, kind: type[B]) -> tuple[Key, B] | None:
+        """For a word of its own and of this kind, on its way to somebody: to whom, and what it says."""
+        if not isinstance(effect, ev.Send):
+            return None
+        signed = signed_in(effect.data)
+        if signed is None or signed.key != self.signer.key:
+            return None
+        body = body_of(signed.payload)
+        return (effect.to, body) if isinstance(body, kind) else None
+
+    def misled_by(self, effect: ev.Effect, kind: type[B]) -> tuple[Key, B] | None:
+        """The same, if this is one of those who get another answer to its question."""
+        told = self.told(effect, kind)
+        return told if told is not None and told[0] in self.misled(asked(told[1])) else None
+
+    def sign(self, body: object) -> bytes:
+        return encode(self.signer.sign(body))
+
+    def order(self, body: PrePrepare, batch: Batch) -> bytes:
+        """Another batch in the place of the one ordered."""
+        return encode(Proposal(self.signer.sign(replace(body, batch=batch_digest(batch))), batch))
+
+    def leaving(self, body: ViewChange) -> ViewChange:
+        """A view change that hides something, and that nobody can refute."""
+        old = {proof.seq: proof for proof in reversed(self.proofs) if proof.view < body.view}
+        earlier = tuple(old.get(one.seq, one) for one in body.prepared)
+        certificates = self.member.disk.certificates
+        stale = [height for height in certificates if height < body.stable]
+        match self.chance.randrange(4):
+            case 0 if stale:
+                stable = max(stale)
+                return replace(body, stable=stable, certificate=(certificates[stable],), prepared=())
+            case 1 if earlier != body.prepared:
+                return replace(body, prepared=earlier)
+            case 2 if len(body.prepared) > 1:
+                return replace(body, prepared=body.prepared[:-1])
+            case _:
+                return replace(body, prepared=())
+
+    def also(self, to: Key, data: bytes) -> None:
+        """Send something more."""
+        self.world.send(self.member.place, to, data)
+
+    def _sum(self, job: Aggregate, done: Aggregated) -> Aggregated:
+        return a_unit_more(self.world.folder, job, done) if self._lying and done.aggregate.size else done
+
+
+Lie = Callable[[Lying, ev.Effect], ev.Effect | None]
+
+
+def mute(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
+    """Says nothing."""
+    return None if isinstance(effect, ev.Send | ev.Publish) else effect
+
+
+def mute_as_primary(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
+    """Orders nothing and begins no view, but votes."""
+    leads = any(liar.told(effect, kind) is not None for kind in (PrePrepare, NewView, Draft))
+    return None if leads else effect
+
+
+def selective(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
+    """Speaks to some, for a while, and to others later."""
+    friends = liar.misled(("friends", liar.world.now // 3_000))
+    match effect:
+        case ev.Send(to, _):
+            return effect if to in friends else None
+        case ev.Publish(_, data):
+            for to in sorted(friends):
+                liar.also(to, data)
+            return None
+        case _:
+            return effect
+
+
+def two_orders(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
+    """One batch to these, another to those, and to each a commit for what it has heard: its own node, which soon hears
+    of both and gives up, will send none."""
+    told = liar.told(effect, PrePrepare)
+    batch = _batch(effect) if told is not None else None
+    if told is None or batch is None:
+        return effect
+    to, body = told
+    half = liar.shared.half(body.view, body.seq, liar.chance)
+    if not half:
+        return effect
+    other = Batch(batch.records[:-1])
+    chosen = other if to in half else batch
+    liar.also(to, liar.sign(Commit(body.view, body.seq, batch_digest(chosen))))
+    return ev.Send(to, liar.order(body, chosen))
+
+
+def bad_batches(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
+    """Orders what nobody honest agrees to."""
+    told = liar.told(effect, PrePrepare)
+    if told is None or not liar.misled(asked(told[1])):
+        return effect
+    to, body = told
+    return ev.Send(to, liar.order(body, Batch((Signed(liar.world.keys[0], b"pay me", bytes(64)),))))
+
+
+def withhold_batches(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
+    """Orders without showing what; asked for it, it may answer."""
+    told = liar.misled_by(effect, PrePrepare)
+    return effect if told is None else ev.Send(told[0], liar.sign(told[1]))
+
+
+def two_votes(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
+    """Agrees to one order before these and to another before those, and says at once that both are prepared.
+
+    Where a primary lies along, the two halves of the network hear of different batches and of votes for them."""
+    told: tuple[Key, Prepare | Commit] | None = liar.told(effect, Prepare) or liar.told(effect, Commit)
+    if told is None:
+        return effect
+    to, body = told
+    if to not in liar.shared.half(body.view, body.seq, liar.chance):
+        return effect
+    known = liar.shared.orders.get((body.view, body.seq), {})
+    batch = next((one for one in sorted(known) if one != body.batch), None)
+    if batch is None:
+        return effect
+    liar.also(to, liar.sign(Prepare(body.view, body.seq, batch, known[batch])))
+    return ev.Send(to, liar.sign(Commit(body.view, body.seq, batch)))
+
+
+def early_commits(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
+    """Says that it has prepared what it has only agreed to."""
+    told = liar.told(effect, Prepare)
+    if told is not None:
+        to, body = told
+        liar.also(to, liar.sign(Commit(body.view, body.seq, body.batch)))
+    return effect
+
+
+def two_headers(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
+    """Signs another result for some."""
+    told = liar.misled_by(effect, Header)
+    if told is None:
+        return effect
+    to, body = told
+    return ev.Send(to, liar.sign(replace(body, state=digest("elsewhere", body.state))))
+
+
+def two_view_changes(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
+    """Hides from some what it has prepared, or goes back to an older checkpoint."""
+    told = liar.misled_by(effect, ViewChange)
+    return effect if told is None else ev.Send(told[0], liar.sign(liar.leaving(told[1])))
+
+
+def forged_proofs(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
+    """Shows proofs for another batch, with the signatures for the one; or claims a checkpoint that it cannot show."""
+    told = liar.misled_by(effect, ViewChange)
+    if told is None:
+        return effect
+    to, body = told
+    forged = replace(body, stable=body.stable + 1)
+    kind = liar.chance.randrange(3)
+    if kind == 0 and body.prepared:
+        forged = replace(body, prepared=tuple(replace(one, batch=NULL_DIGEST) for one in body.prepared))
+    elif kind == 1 and body.prepared:
+        forged = replace(body, prepared=tuple(replace(one, view=body.view - 1) for one in body.prepared))
+    return ev.Send(to, liar.sign(forged))
+
+
+def rushed_views(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
+    """Leaves for views that nobody else wants."""
+    replica = liar.member.node.replica if liar.member.node is not None else None
+    if replica is not None and isinstance(effect, ev.Send) and liar.chance.randrange(40) == 0:
+        view = replica.view + liar.chance.choice((1, 1, 2, 3, 2**40))
+        certificate = (replica.certificate,) if replica.certificate is not None else ()
+        liar.also(effect.to, liar.sign(ViewChange(view, replica.stable, certificate, ())))
+    return effect
+
+
+def two_new_views(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
+    """Begins its view in another way with some: by another quorum's view changes, or with orders of its own."""
+    told = liar.misled_by(effect, NewView)
+    if told is None:
+        return effect
+    to, body = told
+    kind = liar.chance.randrange(4)
+    if kind == 0:
+        orders = tuple(liar.signer.sign(PrePrepare(body.view, one.seq, NULL_DIGEST)) for one in _orders(body))
+        return ev.Send(to, liar.sign(replace(body, pre_prepares=orders)))
+    if kind == 1 and body.pre_prepares:
+        return ev.Send(to, liar.sign(replace(body, pre_prepares=body.pre_prepares[:-1])))
+    changes = {one.key: one for one in body.view_changes}
+    mine = body_of(changes[liar.signer.key].payload)
+    assert isinstance(mine, ViewChange)
+    others = {key: one for key, one in liar.shared.leavings.get(body.view, {}).items() if key != liar.signer.key}
+    if len(others) < len(changes) - 1:
+        return effect
+    chosen = [others[key] for key in liar.chance.sample(sorted(others), len(changes) - 1)]
+    chosen.append(liar.signer.sign(liar.leaving(mine)))
+    chosen.sort(key=lambda one: one.key)
+    bodies = [one for one in (body_of(signed.payload) for signed in chosen) if isinstance(one, ViewChange)]
+    carried = carry_over(bodies)
+    orders = tuple(liar.signer.sign(PrePrepare(body.view, seq, batch)) for seq, batch in carried.orders)
+    return ev.Send(to, liar.sign(NewView(body.view, tuple(chosen), orders)))
+
+
+def two_reports(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
+    """Reports less to some, and drafts other reports."""
+    report, draft = liar.misled_by(effect, Report), liar.misled_by(effect, Draft)
+    if report is not None:
+        to, body = report
+        less = replace(body, names=body.names[:-1]) if body.names else replace(body, held=bytes(len(body.held)))
+        return ev.Send(to, liar.sign(less))
+    if draft is not None:
+        return ev.Send(draft[0], liar.sign(replace(draft[1], reports=draft[1].reports[:-1] or draft[1].reports)))
+    return effect
+
+
+def two_commitments(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
+    """As a miner, commits to one payload before these and to another before those, and shows neither."""
+    if isinstance(effect, ev.Reveal):
+        return None
+    if not isinstance(effect, ev.Publish):
+        return effect
+    signed = signed_in(effect.data)
+    body = body_of(signed.payload) if signed is not None else None
+    if not isinstance(body, Commitment):
+        return effect
+    other = liar.sign(replace(body, salt=digest("another salt", body.salt)))
+    misled = liar.misled(asked(body))
+    for to in liar.world.keys:
+        if to != liar.signer.key:
+            liar.also(to, other if to in misled else effect.data)
+    return None
+
+
+def wrong_sums(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
+    """Stands by sums that are a unit off: its arithmetic lies, and all that it says follows from it."""
+    return effect
+
+
+def replays(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
+    """Sends again what anybody has said, of whatever view and height."""
+    if isinstance(effect, ev.Send) and liar.shared.frames and liar.chance.randrange(4) == 0:
+        liar.also(effect.to, liar.chance.choice(liar.shared.frames))
+    return effect
+
+
+def foreign_words(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
+    """Says what it says as if on another network."""
+    told = liar.misled_by(effect, object)
+    return effect if told is None else ev.Send(told[0], encode(liar.abroad.sign(told[1])))
+
+
+def flood(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
+    """Votes for whatever comes to its mind, and noise, as much as may pass."""
+    if not isinstance(effect, ev.Send) or liar.world.now < liar.flooded_ms + FLOOD_MS:
+        return effect
+    liar.flooded_ms = liar.world.now
+    chance = liar.chance
+    for _ in range(FLOOD // 4):
+        view, seq = chance.choice((0, chance.randrange(9), 2**40)), chance.choice((chance.randrange(200), 2**40))
+        name = digest("flood", bytes([chance.randrange(4)]))
+        for body in (Commit(view, seq, name), Prepare(view, seq, name, bytes(64)), PrePrepare(view, seq, name)):
+            liar.also(effect.to, liar.sign(body))
+        liar.also(effect.to, chance.randbytes(chance.randrange(1, 200)))
+    return effect
+
+
+LIES: dict[str, Lie] = {
+    lie.__name__: lie
+    for lie in (
+        mute,
+        mute_as_primary,
+        selective,
+        two_orders,
+        bad_batches,
+        withhold_batches,
+        two_votes,
+        early_commits,
+        two_headers,
+        two_view_changes,
+        forged_proofs,
+        rushed_views,
+        two_new_views,
+        two_reports,
+        two_commitments,
+        wrong_sums,
+        replays,
+        foreign_words,
+        flood,
+    )
+}
+
+
+def a_unit_more(folder: Path, job: Aggregate, done: Aggregated) -> Aggregated:
+    """The sum with its last coordinate one unit off, and the model and momentum that follow from it."""
+    data = bytearray(read_blob(folder, done.aggregate))
+    last = int(np.frombuffer(bytes(data[-2:]), "<i2")[0])
+    data[-2:] = np.array([last - 1 if last > 0 else last + 1], "<i2").tobytes()
+    aggregate = write_blob(folder, bytes(data))
+    moved = add_up(Apply(0, job.spec, job.round, job.model, job.momentum, aggregate), folder)
+    assert isinstance(moved, Applied), moved
+    return replace(done, aggregate=aggregate, model=moved.model, momentum=moved.momentum)
+
+
+def _batch(effect: ev.Effect) -> Batch | None:
+    """The batch that travels in a frame with its order, if there is something in it."""
+    envelope = decode(effect.data, Proposal, Signed) if isinstance(effect, ev.Send) else None
+    return envelope.batch if isinstance(envelope, Proposal) and envelope.batch != NULL else None
+
+
+def _orders(body: NewView) -> list[PrePrepare]:
+    found = (body_of(signed.payload) for signed in body.pre_prepares)
+    return [one for one in found if isinstance(one, PrePrepare)]

@@ -1,0 +1,186 @@
+"""What no run may ever show, checked at every step: of the honest, over all their lives.
+
+One header a height, and it is what the batch makes of the state before it; all the money; certificates that hold by
+genesis alone; one answer to each question, said or written; nobody honest accused; and logs within the watermarks.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect
+from itertools import pairwise
+
+from potd.consensus.quorum import Group, certificate_fault
+from potd.consensus.view_change import stables_of
+from potd.ledger.apply import execute
+from potd.ledger.entries import Seat
+from potd.ledger.state import Ledger, genesis_ledger, supply
+from potd.node.agenda import OPERATIONS_MAX
+from potd.node.events import Effect, Keep, Note, Publish, Send, Store, StoreCertificate, StoreSnapshot
+from potd.node.node import Node
+from potd.rounds.tally import seal_reports
+from potd.simulation.network import Place
+from potd.simulation.words import asked, body_of, signed_in
+from potd.wire.blocks import Batch, Certificate, Header
+from potd.wire.codec import Malformed, decode
+from potd.wire.consensus import NewView, ViewChange
+from potd.wire.envelope import Signed
+from potd.wire.genesis import Genesis, genesis_digest
+from potd.wire.ids import Key, short
+from potd.wire.rounds import Seal
+
+EVIDENCE = "evidence/"  # what a note begins with that accuses a key
+
+
+class Violation(AssertionError):
+    """A run has shown what none may."""
+
+
+def require(holds: bool, text: str) -> None:
+    if not holds:
+        raise Violation(text)
+
+
+class Checks:
+    """Follows what the nodes carry out, with a ledger of its own that begins with genesis."""
+
+    def __init__(self, genesis: Genesis, places: tuple[Place, ...]) -> None:
+        self.ledger: Ledger = genesis_ledger(genesis)
+        self.certified: dict[int, Certificate] = {}
+        self._network = genesis_digest(genesis)
+        self._honest = dict.fromkeys(places)
+        self._supply = supply(self.ledger)
+        self._blocks: dict[int, tuple[Header, Batch]] = {}
+        self._groups = {1: self._group()}  # who decides a height: by the state before it
+        self._bases = [0]  # of the eras so far
+        self._said: dict[Place, set[bytes]] = {place: set() for place in places}  # frames that have been looked at
+        self._answers: dict[Place, dict[tuple[object, ...], bytes]] = {place: {} for place in places}
+
+    @property
+    def honest(self) -> tuple[Place, ...]:
+        return tuple(self._honest)
+
+    def distrust(self, *liars: Key) -> None:
+        """Nothing is asked of these from now on."""
+        for key in liars:
+            self._honest.pop(key, None)
+
+    def _group(self) -> Group:
+        seats = self.ledger.seats()
+        return Group(self._network, tuple(seat.key for seat in seats.seats), seats.base, seats.before)
+
+    def carried_out(self, place: Place, effect: Effect) -> None:
+        """An effect has left the machine, or is durable."""
+        if place not in self._honest:
+            return
+        match effect:
+            case Send(_, data) | Publish(_, data):
+                if data not in self._said[place]:
+                    self._said[place].add(data)
+                    self._word(place, signed_in(data))
+            case Keep(_, Signed() as signed):
+                self._word(place, signed)
+            case Note(name, data):
+                self._note(place, name, data)
+            case Store(header, batch, _):
+                self._block(place, header, batch)
+            case StoreCertificate(certificate):
+                self._certificate(place, certificate)
+            case StoreSnapshot(certificate, _):
+                self._certificate(place, certificate)
+            case _:
+                pass
+
+    def _word(self, place: Place, signed: Signed | None) -> None:
+        """Nothing said or written contradicts another word of the same key, in any life."""
+        if signed is None or signed.key != place:
+            return
+        body = body_of(signed.payload)
+        question = asked(body)
+        if isinstance(body, ViewChange | NewView) and question is not None:
+            stable = body.stable if isinstance(body, ViewChange) else min(stables_of(body))
+            question = *question, bisect(self._bases, stable)  # views count from 0 again in every era
+        if question is not None:
+            known = self._answers[place].setdefault(question, signed.payload)
+            require(known == signed.payload, f"{short(place)} said two things: {_plain(question)}")
+
+    def _note(self, place: Place, name: str, data: bytes) -> None:
+        if name.startswith(EVIDENCE):
+            accused = bytes.fromhex(name.removeprefix(EVIDENCE))
+            require(accused not in self._honest, f"{short(place)} accuses {short(accused)}, which is honest")
+            return
+        try:
+            noted = decode(data, Signed, Seal)
+        except Malformed:
+            return
+        match noted:
+            case Signed():
+                self._word(place, noted)
+            case Seal():
+                for signed in seal_reports(noted, self._network):
+                    self._word(place, signed.signed)
+
+    def _block(self, place: Place, header: Header, batch: Batch) -> None:
+        height = header.height
+        if height not in self._blocks:
+            require(height == len(self._blocks) + 1, f"{short(place)} executed {height} before what comes before it")
+            executed = execute(self.ledger, batch)
+            require(executed.header == header, f"{short(place)} made something else of height {height}")
+            self.ledger = executed.ledger
+            self._blocks[height] = (header, batch)
+            self._groups[height + 1] = self._group()
+            if self._groups[height + 1].base == height:
+                self._bases.append(height)
+            guilty = [seat.key for seat in self._guilty() if seat.key in self._honest]
+            require(not guilty, f"height {height} takes the bond of {', '.join(map(short, guilty))}, which is honest")
+            there = supply(self.ledger)
+            require(there == self._supply, f"height {height} has {there} micro-units of {self._supply}")
+        known, its_batch = self._blocks[height]
+        require(known == header, f"two headers at height {height}, one at {short(place)}")
+        require(its_batch == batch, f"two batches at height {height}, one at {short(place)}")
+
+    def _guilty(self) -> list[Seat]:
+        """Those who decide the next height although their bond was taken."""
+        council = self.ledger.council()
+        return [seat for seat in self.ledger.validators() if seat.account in council.condemned]
+
+    def _certificate(self, place: Place, certificate: Certificate) -> None:
+        height = certificate.header.height
+        known = self._blocks.get(height)
+        require(known is not None, f"{short(place)} has a certificate of height {height} and not its block")
+        require(known is not None and known[0] == certificate.header, f"two certified headers at height {height}")
+        if self.certified.get(height) != certificate:
+            fault = certificate_fault(certificate, self._groups[height])
+            require(not fault, f"{short(place)} keeps for height {height} a {fault}")
+            self.certified.setdefault(height, certificate)
+
+    def stepped(self, place: Place, node: Node) -> None:
+        """A node has taken an input: what it remembers lies between the watermarks."""
+        replica = node.replica
+        if replica is None or place not in self._honest:
+            return
+        window, name = node.parameters.window_heights, short(place)
+        low, high = replica.stable, replica.stable + window
+        extent = replica.extent()
+        slots, headers = extent.slots, extent.headers
+        inside = not slots or (low < slots[0] and slots[-1] <= high)
+        require(inside, f"{name} keeps slots {slots}, not {low}..{high}")
+        inside = not headers or (low - window < headers[0] and headers[-1] <= high)
+        require(inside, f"{name} keeps headers {headers}, not {low - window}..{high}")
+        # A journal that was cut before it forgot brings back batches below the watermark, until the next checkpoint.
+        require(extent.batches <= extent.ballots + 2 * window + 1, f"{name} keeps {extent.batches} batches")
+        require(extent.view_changes <= len(node.group.keys), f"{name} keeps {extent.view_changes} view changes")
+        require(node.waiting <= OPERATIONS_MAX, f"{name} has {node.waiting} operations waiting")
+
+    def finish(self) -> None:
+        """Every height can be proved: by itself, or, where an era ended before that, by one within a window above."""
+        ends = self._bases[1:]
+        require(set(ends) <= self.certified.keys(), "an era whose end nobody can prove")
+        window = self.ledger.parameters().window_heights
+        for below, height in pairwise((0, *sorted(self.certified))):
+            missing = set(range(below + 1, height))
+            era_ends = any(height <= end < height + window for end in ends)
+            require(not missing or era_ends, f"heights {missing} that nobody can prove")
+
+
+def _plain(question: tuple[object, ...]) -> str:
+    return " ".join(short(one) if isinstance(one, bytes) else str(one) for one in question)

@@ -1,0 +1,82 @@
+"""What one node has made durable. A write is on the disk once it is synced, and not before."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from potd.node.events import Forget, Keep, Note, Store, StoreCertificate, StoreSnapshot
+from potd.node.node import Restored
+from potd.wire.blocks import Batch, Block, Certificate, Header
+from potd.wire.consensus import Prepared
+from potd.wire.envelope import Signed
+from potd.wire.ids import BlobRef, Digest
+
+Write = Keep | Forget | Store | StoreCertificate | StoreSnapshot | Note
+
+NEWEST = 2**62  # the seq under which a journal keeps the newest view change or new view, and no other
+BLOCKS_MAX = 8  # in one answer, but up to a certificate at least
+
+
+class Disk:
+    """The journal, and the blobs that are held."""
+
+    def __init__(self) -> None:
+        self.records: list[tuple[int, Signed | Prepared | Batch]] = []
+        self.blocks: dict[int, tuple[Header, Batch]] = {}
+        self.certificates: dict[int, Certificate] = {}
+        self.entries: dict[bytes, bytes] = {}
+        self.notes: dict[str, bytes] = {}
+        self.held: set[BlobRef] = set()
+        self.snapshot: Certificate | None = None  # of what the blocks follow on, if that is not genesis
+
+    def write(self, effect: Write) -> None:
+        """Durable from now on."""
+        match effect:
+            case Keep(seq, record):
+                if seq == NEWEST:
+                    self.records = [one for one in self.records if one[0] != NEWEST]
+                self.records.append((seq, record))
+            case Forget(seq):
+                self.records = [one for one in self.records if one[0] > seq]
+            case Store(header, batch, entries):
+                self.blocks[header.height] = (header, batch)
+                for name, value in entries:
+                    if value is None:
+                        self.entries.pop(name, None)
+                    else:
+                        self.entries[name] = value
+            case StoreCertificate(certificate):
+                self.certificates[certificate.header.height] = certificate
+            case StoreSnapshot(certificate, entries):
+                self.snapshot, self.entries = certificate, dict(entries)
+                self.blocks, self.certificates = {}, {}
+            case Note(name, data):
+                self.notes[name] = data
+            case _:
+                assert_never(effect)
+
+    def restored(self, boot: Digest) -> Restored:
+        """What a node that starts finds; `boot` is drawn at every start."""
+        height = max(self.blocks, default=0)
+        newest = max(self.certificates, default=0)
+        snapshot = self.snapshot
+        return Restored(
+            self.blocks[height][0] if height else snapshot.header if snapshot is not None else None,
+            self.certificates[newest] if newest else snapshot,
+            tuple(self.entries.items()),
+            tuple(record for _, record in self.records),
+            dict(self.notes),
+            tuple(sorted(self.held)),
+            boot,
+            snapshot.header.height if snapshot is not None else 0,
+        )
+
+    def answer(self, first: int) -> tuple[Block, ...]:
+        """The blocks from this height on, for a peer that follows."""
+        blocks: list[Block] = []
+        while first in self.blocks and (len(blocks) < BLOCKS_MAX or not blocks[-1].attestations):
+            header, batch = self.blocks[first]
+            certificate = self.certificates.get(first)
+            blocks.append(Block(header, certificate.attestations if certificate is not None else (), batch))
+            first += 1
+        return tuple(blocks)
