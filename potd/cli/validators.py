@@ -108,8 +108,9 @@ def resign(home: Path, as_json: bool, patience_s: float) -> None:
 def rotate(home: Path, as_json: bool, patience_s: float) -> None:
     """Replace this node's key by a new one, which is made in node.key.next; its seat, if it has one, stays its own.
 
-    The daemon goes on with its present key. Restart it once the change has taken over: it then begins with the new one.
-    Run it again if you do not know whether it was executed: a key that is made already is used.
+    The daemon goes on with its present key until the change has taken over, and then, by itself, with the new one.
+    If you do not know whether it was executed, see whether `potd validators` or `potd key` shows the new key, and
+    otherwise run it again: a key that is made already is used.
 
     \b
     Example:
@@ -125,7 +126,7 @@ def rotate(home: Path, as_json: bool, patience_s: float) -> None:
         print_json(answer)
         return
     click.echo(f"key {answer['key']} will take over; it lies in {place.key_next}")
-    click.echo(f"when `potd validators --home {home}` lists it for this node, restart the daemon")
+    click.echo("the daemon goes on with it by itself once it has: `potd status` then shows the new peer id")
 
 
 def _say(home: Path, account: str, seated: bool, as_json: bool, patience_s: float) -> None:

@@ -156,8 +156,9 @@ class Replica:
         return self.is_primary and not self.silent and self._log.between(self.stable, self.next_seq())
 
     def in_flight(self) -> int:
-        """Sequence numbers given out and not executed here."""
-        return sum(1 for slot in self._log.slots() if slot.seq > self.executed)
+        """Sequence numbers that we, as primary, have given out and not executed; what earlier views began and ours does
+        not carry over is nobody's any more."""
+        return max(0, self._assigned - self.executed)
 
     def batch(self, digest: Digest) -> Batch | None:
         """A batch of the log, for whoever asks for it by digest."""
@@ -246,10 +247,12 @@ class Replica:
             due = [one + 1 for one in stables_of(body)]
         elif isinstance(body, Status | ViewChange):
             due = [body.stable + 1]
-        elif isinstance(body, Recollect | Recollected):
-            due = []  # of no height
+        elif isinstance(body, Header):
+            due = [body.height]
+        elif isinstance(body, PrePrepare | Prepare | Commit | Refusal):
+            due = [body.seq]
         else:
-            due = [body.height if isinstance(body, Header) else body.seq]
+            due = []  # of no height
         if any(self.group.base < one <= self._horizon() for one in due):
             return [Reject(message.sender, "not a validator")]
         return [Ignore(message.sender, "not a validator of this era")]
@@ -352,6 +355,8 @@ class Replica:
             return []  # the checkpoint has moved on meanwhile
         if ballot.judged or ballot.order.body.batch != event.digest or self.silent:
             return []
+        if event.digest not in self._batches:
+            return []  # not asked in this life, whose batch is still to come
         if event.reason:
             return self._refuse(slot, ballot, event.reason)
         return self._prepare(ballot) if self._current(event.view, event.seq) else []

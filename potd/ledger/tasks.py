@@ -41,6 +41,12 @@ RIG_CLASSES = ("float32",)
 
 _CODE_MAX, _WEIGHT_ONE = 127, 65_536  # of an int8 code; of an unclipped contribution by the rule `clip`
 
+# Characters that move the cursor or the text around them. Listed here, for what "printable" means depends on the
+# Unicode tables of whoever runs this, and a receipt must not.
+_CONTROLS = frozenset(
+    (*range(0x20), *range(0x7F, 0xA0), *range(0x200B, 0x2010), *range(0x2028, 0x202F), *range(0x2060, 0x2070), 0xFEFF)
+)
+
 
 def units_max(spec: TaskSpec) -> int:
     """The most units whose exact sums provably fit 64-bit integers, over all miners of a round."""
@@ -67,7 +73,7 @@ def spec_problems(spec: TaskSpec) -> tuple[str, ...]:
     ):
         if name not in known:
             problems.append(f"unknown {what}, known: {', '.join(known)}")
-    if not spec.name.isprintable():
+    if any(ord(one) in _CONTROLS for one in spec.name):
         problems.append("a name that cannot be printed")
     if spec.weights.root == NOTHING or spec.weights.size != 4 * spec.model.parameters:
         problems.append(f"weights of {spec.weights.size} bytes for {spec.model.parameters} float32 parameters")

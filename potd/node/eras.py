@@ -1,4 +1,4 @@
-"""Which validators decide which heights, as the ledger says. Votes on nothing, and verifies nothing.
+"""Which validators decide which heights, with which keys, as the ledger says. Votes on nothing, and verifies nothing.
 
 An era is a stretch of heights decided by one set: those above its base, up to the height of the change that ends it. A
 change takes force a window above the height that agrees on it, and nothing above its height is ordered before that
@@ -11,7 +11,7 @@ from potd.consensus.quorum import Group
 from potd.ledger.entries import Seats
 from potd.ledger.state import Ledger
 from potd.wire.codec import decode
-from potd.wire.ids import Digest
+from potd.wire.ids import NOTHING, AccountId, Digest, Key
 
 ERA_NOTE = (
     "era"  # the seats of the era whose replica is at work: the ledger goes on before its last height is permanent
@@ -35,6 +35,15 @@ def era_of(ledger: Ledger, certified: int, noted: bytes) -> tuple[Group, int | N
         return Group(ledger.network, seats.before), seats.base
     change = ledger.change()
     return group_of(ledger.network, seats), change.height if change is not None else None
+
+
+def key_of(ledger: Ledger, certified: int, account: AccountId) -> Key | None:
+    """The node key of an account, once the one before it has nothing left to sign: it may have to sign the height at
+    which the present validators took over, until that is certified. None before, and for an account without a key."""
+    held = ledger.account(account)
+    if held is None or held.node_key == NOTHING or certified < ledger.seats().base:
+        return None
+    return held.node_key
 
 
 def horizon(ledger: Ledger) -> int:

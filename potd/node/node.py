@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, assert_never
 
 from potd.consensus import events as pbft
-from potd.consensus.quorum import blocks_fault, certificate_fault, certified_runs
+from potd.consensus.quorum import Group, blocks_fault, certificate_fault, certified_runs
 from potd.consensus.replica import Replica
 from potd.consensus.succession import Handover, Line
 from potd.gossip.admit import Ordered, admit_certificate, admit_commitment, admit_frame, admit_operation
@@ -24,7 +24,7 @@ from potd.node import events as out
 from potd.node.accuser import Accuser
 from potd.node.agenda import Agenda, operation_key
 from potd.node.court import Court
-from potd.node.eras import ERA_NOTE, era_of, horizon
+from potd.node.eras import ERA_NOTE, era_of, horizon, key_of
 from potd.node.events import Effect, Input
 from potd.node.follow import GRACE_TICKS, Follower
 from potd.node.operations import Operations
@@ -184,13 +184,22 @@ class Node:
             return f"ended at height {self.group.base}" if self.signer.key in self.group.before else "none"
         return f"{self.group.keys.index(self.signer.key) + 1} of {len(self.group.keys)}"
 
+    def successor(self) -> Key | None:
+        """The key that speaks for our account instead of ours, which has nothing left to sign; None while ours does."""
+        key = key_of(self.ledger, self.certified, self.account)
+        return key if key != self.signer.key else None
+
     def connected(self) -> int:
         """How many other validators are connected."""
         return sum(1 for key in self.group.keys if key in self._peers)
 
     def heeds(self, certificate: Certificate) -> bool:
-        """Whether a certificate proves something to us, or may be of validators whom we do not know yet."""
-        return certificate.header.height > self._horizon() or not certificate_fault(certificate, self.group)
+        """Whether a certificate proves something to us, or may be of validators whom we do not know yet. It proves
+        something too if it is late, and of those who decided before: who passes it on is honest."""
+        height, group = certificate.header.height, self.group
+        if height < group.base:
+            return not certificate_fault(certificate, Group(self.network, group.before))
+        return height > self._horizon() or not certificate_fault(certificate, group)
 
     def batch(self, digest: Digest) -> Batch | None:
         """A batch in flight, for a peer that lacks it."""
@@ -446,7 +455,7 @@ class Node:
 
     def _enrol(self) -> list[Effect]:
         """Enrol for the tasks that the operator wants to mine for, and come back when suspended."""
-        if out.TRAINER not in self._workers:
+        if out.TRAINER not in self._workers or self.successor() is not None:  # it would be the other key's enrolment
             return []
         wanted, units = self.settings.tasks, self.settings.units
         effects, signed = self._operations.enrolments(self.ledger, self._desks, wanted, units, self._ticks)
@@ -770,6 +779,8 @@ class Node:
         base, size = self.group.base, len(self.group.keys)
         if self.replica is not None:
             return f"from height {base + 1}: validator {self.seat()}" + ("" if seated else ", our seat is new")
+        if self.successor() is not None:
+            return f"from height {base + 1}: {size} validators; our key has given way to another"
         if seated:
             return f"our seat has ended at height {base}: we go on as a follower of {size} validators"
         return f"from height {base + 1}: {size} validators, others than before"

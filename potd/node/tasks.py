@@ -215,7 +215,8 @@ class Desks:
             if task not in wanted if wanted is not None else view.spec.pay_micro == 0:
                 continue
             seat = view.seat(self._roles.account)
-            if seat is not None and not seat.suspended and not view.asleep:
+            ours = seat is not None and seat.key == self._roles.signer.key  # not so after a change of keys
+            if seat is not None and ours and not seat.suspended and not view.asleep:
                 continue
             before = tried.get(task, Tried(0, 0))
             pause = WAKE_TICKS << min(before.times, WAKE_DOUBLINGS_MAX) if view.asleep else ENROL_TICKS

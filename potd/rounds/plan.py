@@ -72,16 +72,24 @@ def draw(numbers: Iterator[int], population: int, count: int) -> list[int]:
     return drawn
 
 
+def places_of(window: Window) -> tuple[dict[AccountId, tuple[int, int]], int]:
+    """Each member's stretch of all units, from and to, by the rank that the seed draws for it; and how many units there
+    are."""
+    places: dict[AccountId, tuple[int, int]] = {}
+    before = 0
+    for member, units in sorted(window.members, key=lambda one: digest("rank", window.seed, one[0])):
+        places[member] = before, before + units
+        before += units
+    return places, before
+
+
 def arc(window: Window, account: AccountId, units: int, samples: int, need: int) -> Arc:
     """The stretch of the ring, of `samples` positions, on which a miner with `units` trains in this window."""
-    total = sum(each for _, each in window.members)
-    ranked = sorted(window.members, key=lambda member: digest("rank", window.seed, member[0]))
-    before = 0
-    for member, each in ranked:
-        if member == account:
-            start, end = before * samples // total, (before + each) * samples // total
-            return Arc(start, min(samples, max(end - start, need)))
-        before += each
+    places, total = places_of(window)
+    if account in places:
+        before, after = places[account]
+        start, end = before * samples // total, after * samples // total
+        return Arc(start, min(samples, max(end - start, need)))
     start = below(stream(window.seed, b"newcomer", account), samples)
     share = units * samples // (total + units)
     return Arc(start, min(samples, max(share, need, 1)))

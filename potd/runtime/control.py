@@ -23,11 +23,11 @@ from typing import Any
 from potd.config import ConfigError, Home, read_key
 from potd.ledger.entries import Task
 from potd.ledger.tasks import escrow_min_micro
-from potd.node.events import OperationAsked, Store, Tell
+from potd.node.events import OperationAsked, Tell
 from potd.node.node import Node
 from potd.runtime.blobs import BlobStore
 from potd.runtime.fetcher import Fetcher
-from potd.runtime.pump import Pump
+from potd.runtime.pump import News, Pump
 from potd.runtime.views import balance_view, task_detail, task_view, tasks_view, validators_view
 from potd.wire.blobs import read_blob
 from potd.wire.blocks import header_digest, record_digest
@@ -222,7 +222,7 @@ class Control:
         moved = asyncio.Event()
         events: list[Answer] = []
 
-        def listen(event: Store | Tell) -> None:
+        def listen(event: News) -> None:
             if isinstance(event, Tell):
                 if event.task != task:
                     return

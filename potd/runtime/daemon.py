@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, assert_never
 
 import uvloop
@@ -34,9 +35,9 @@ from potd.runtime.libp2p import Libp2pNetwork
 from potd.runtime.logs import SAID, open_log, set_level
 from potd.runtime.pump import Pump
 from potd.runtime.refusals import Refusals
-from potd.runtime.succession import succeed
+from potd.runtime.succession import has_seed, succeed
 from potd.runtime.timing import Timing
-from potd.runtime.views import node_view
+from potd.runtime.views import node_view, successor_text
 from potd.runtime.workers import NICE, Worker, WorkerCommand, WorkerUnfit
 from potd.wire import transfer
 from potd.wire.blocks import Certificate
@@ -62,7 +63,15 @@ def _abandon() -> None:
 
 
 class _Stopped(Exception):
-    """Somebody asked the daemon to stop."""
+    """This life of the daemon is over."""
+
+
+@dataclass(frozen=True)
+class _Afterlife:
+    """What the daemon goes on with when its next key has taken over."""
+
+    config: Config
+    peers: tuple[str, ...]  # where those are whom it knew: they know it by the key that it had
 
 
 def run(config: Config) -> int:
@@ -72,16 +81,21 @@ def run(config: Config) -> int:
         open_log(config)
         genesis = read_genesis(config.home.genesis)
         with locked(config.home):
-            if succeed(config.home, genesis_digest(genesis)):
-                log.warning(
-                    "the key in node.key.next has taken over; the one before it lies in %s", config.home.key_old
-                )
-            seed = read_key(config.home.key)
-            uvloop.run(_live(config, genesis, seed))
+            _succeed(config, genesis)
+            after = uvloop.run(_live(config, genesis, ()))
+            while after is not None:
+                _succeed(config, genesis)  # if somebody takes the key away just now the old one says so, and follows
+                after = uvloop.run(_live(after.config, genesis, after.peers))
     except BaseException as error:
         return _said(error)
     log.info("stopped")
     return OK
+
+
+def _succeed(config: Config, genesis: Genesis) -> None:
+    """Put the next key in the place of ours, if it is its turn."""
+    if succeed(config.home, genesis_digest(genesis)):
+        log.warning("the key in node.key.next has taken over; the one before it lies in %s", config.home.key_old)
 
 
 def _said(error: BaseException) -> int:
@@ -107,9 +121,12 @@ def _sentence(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-async def _live(config: Config, genesis: Genesis, seed: bytes) -> None:
-    """One life of the daemon. Raises what ends it, unless it was asked to stop."""
+async def _live(config: Config, genesis: Genesis, peers: tuple[str, ...]) -> _Afterlife | None:
+    """One life of the daemon, under one key. Returns with what another is to follow, and None if none is.
+
+    `peers` are addresses to try beside those of config.toml. Raises what ends it, unless it was asked to."""
     network = genesis_digest(genesis)
+    seed = read_key(config.home.key)
     signer = Signer(seed, network)
     blobs = BlobStore(config.home.blobs, config.storage_bytes_max)
     with open_journal(config.home.journal, network, signer.key) as journal:
@@ -141,14 +158,16 @@ async def _live(config: Config, genesis: Genesis, seed: bytes) -> None:
         )  # fmt: skip
         last_word = threading.Timer(STOP_S, _abandon)
         last_word.daemon = True
+        after: _Afterlife | None = None
         try:
             async with asyncio.TaskGroup() as group:
-                await Daemon(config, genesis, seed, signer, node, journal, blobs, group, last_word).live()
+                after = await Daemon(config, genesis, seed, signer, node, journal, blobs, group, last_word).live(peers)
                 raise _Stopped
         except* _Stopped:
             pass
         finally:
             last_word.cancel()
+    return after
 
 
 def _settings(config: Config) -> Settings:
@@ -202,7 +221,10 @@ class Daemon:
         self._group = group
         self._heights: dict[Key, int] = {}  # that peers have claimed in their hello
         self._refusals = Refusals()
-        self._stop = asyncio.Event()
+        self._over = asyncio.Event()
+        self._asked_to_stop = False
+        self._sought: tuple[Key, ...] = ()
+        self._successor: Key | None = None  # the key that was last said to have our account
         self._began = time.monotonic()
         self.network = Libp2pNetwork(
             seed,
@@ -218,17 +240,18 @@ class Daemon:
         self.pump = Pump(node, journal, blobs, self.network, self.fetcher, self.workers, self._refusals)
         self._timing = Timing()
         self.pump.listen(self._timing.listen)
+        self.pump.listen(lambda _: self._look_round())
         self._answers = Answers(blobs, journal, node.batch, self._blame, node)
         self._control = Control(
             config.home, node, self.pump, blobs, self.fetcher, signer,
-            status=self.status, peers=self.peers, units=lambda: self._config.units, stop=self._stop.set,
+            status=self.status, peers=self.peers, units=lambda: self._config.units, stop=self._stop,
         )  # fmt: skip
 
-    async def live(self) -> None:
-        """Until somebody asks to stop. Raises what else ends it."""
+    async def live(self, peers: Sequence[str] = ()) -> _Afterlife | None:
+        """Until somebody asks to stop, or the next key has taken over. Raises what else ends it."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop.set)
+            loop.add_signal_handler(number, self._stop)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         for worker in self.workers:
             self._group.create_task(worker.run(), name=worker.kind)
@@ -236,16 +259,44 @@ class Daemon:
             for address in self.network.addresses:
                 log.info("listening on %s", address)
             self.network.dial([one for one in self._config.bootstrap if not one.endswith(peer_id(self._signer.key))])
+            self.network.introduce(peers)
+            self._look_round()
             turning = [
                 self._group.create_task(self.pump.run(), name="pump"),
                 self._group.create_task(self.pump.tick(), name="clock"),
             ]
-            await self._stop.wait()
+            await self._over.wait()
             log.info("stopping")
+            known = self.network.known()
             self._last_word.start()
             for task in turning:
                 task.cancel()
             await asyncio.wait(turning)
+        return None if self._asked_to_stop else _Afterlife(self._config, known)
+
+    def _stop(self) -> None:
+        self._asked_to_stop = True
+        self._over.set()
+
+    def _look_round(self) -> None:
+        """What a height may have changed of who we are and whom we need."""
+        keys = self._node.group.keys if self._node.replica is not None else ()
+        if keys != self._sought:  # votes go straight from one validator to another
+            self._sought = keys
+            self.network.seek(keys)
+        self._look_for_successor()
+
+    def _look_for_successor(self) -> None:
+        """End this life when the key in node.key.next has our account; say what to do when another one has."""
+        successor = self._node.successor()
+        if successor is None or successor == self._successor:
+            return
+        self._successor = successor
+        if has_seed(self._config.home, successor):
+            log.warning("key %s has taken over: going on with it", short(successor))
+            self._over.set()
+        elif self._config.roles:
+            log.warning("%s", successor_text(successor))
 
     # What the network calls
 

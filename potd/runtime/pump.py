@@ -73,6 +73,9 @@ GOSSIP_MAX = 8_192
 GOSSIPER = b"gossip"  # the share of the inbox that all gossip has together: whoever passes it on is not to blame
 
 
+News = Store | StoreCertificate | StoreSnapshot | Tell  # what listeners hear of
+
+
 class Machine(Protocol):
     """What the pump turns: the node. Pure and synchronous."""
 
@@ -130,7 +133,7 @@ class Pump:
         self._size = 0  # of all shares
         self._filled = asyncio.Event()
         self._tick_waits = False
-        self._listeners: list[Callable[[Store | Tell], None]] = []
+        self._listeners: list[Callable[[News], None]] = []
 
     # Inputs
 
@@ -150,8 +153,9 @@ class Pump:
     def put_gossip(self, event: Gossiped) -> None:
         self._put_bounded(_Waiting(event, GOSSIPER, INPUT_BYTES + len(event.data)), GOSSIP_MAX)
 
-    def listen(self, listener: Callable[[Store | Tell], None]) -> Callable[[], None]:
-        """Call `listener` after every executed height and for every event, until the function returned is called."""
+    def listen(self, listener: Callable[[News], None]) -> Callable[[], None]:
+        """Call `listener` after every height that is executed, certified or taken over, and for every event, until the
+        function returned is called."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
@@ -277,9 +281,9 @@ class Pump:
 
     def _do(self, effect: Effect) -> None:
         match effect:
-            case Keep() | Forget() | StoreCertificate() | StoreSnapshot() | Note():
+            case Keep() | Forget() | Note():
                 pass  # written before we came here
-            case Store():
+            case Store() | StoreCertificate() | StoreSnapshot():
                 self._tell(effect)
             case Send(to, data):
                 self._network.send(to, data)
@@ -323,6 +327,6 @@ class Pump:
             case _:
                 assert_never(effect)
 
-    def _tell(self, event: Store | Tell) -> None:
+    def _tell(self, event: News) -> None:
         for listener in list(self._listeners):
             listener(event)

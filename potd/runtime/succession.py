@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 
+from potd.config import ConfigError
 from potd.config.home import Home, public_key, read_account, read_key, write_atomically
 from potd.ledger.state import Ledger
+from potd.node.eras import key_of
 from potd.runtime.journal import open_journal
 from potd.wire.ids import Digest, Key
 
@@ -31,6 +33,14 @@ def succeed(home: Home, network: Digest) -> bool:
     return True
 
 
+def has_seed(home: Home, coming: Key) -> bool:
+    """Whether the key in node.key.next is this one. One that cannot be read is not."""
+    try:
+        return public_key(read_key(home.key_next)) == coming
+    except ConfigError:
+        return False
+
+
 def _passed_on(home: Home, network: Digest, present: Key, coming: Key) -> bool:
     """Whether the journal is the next key's, perhaps since just now."""
     with open_journal(home.journal, network, present, coming) as journal:
@@ -40,10 +50,7 @@ def _passed_on(home: Home, network: Digest, present: Key, coming: Key) -> bool:
         if recovered.header is None or recovered.certificate is None:
             return False
         ledger = Ledger.from_entries(recovered.entries, recovered.header)
-        account = ledger.account(ledger.account_of(coming))
-        if account is None or account.node_key != coming:
-            return False
-        if recovered.certificate.header.height < ledger.seats().base:
+        if key_of(ledger, recovered.certificate.header.height, ledger.account_of(coming)) != coming:
             return False
         journal.pass_on(coming)
         return True

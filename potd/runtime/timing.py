@@ -18,7 +18,8 @@ from collections import deque
 from collections.abc import Callable
 from statistics import median
 
-from potd.node.events import Store, Tell
+from potd.node.events import Tell
+from potd.runtime.pump import News
 from potd.wire.ids import TaskId
 
 STEPS = ("train", "commit", "seal", "reveal", "aggregate", "agree")
@@ -35,8 +36,8 @@ class Timing:
         self._taken: dict[str, deque[float]] = {step: deque(maxlen=ROUNDS_MAX) for step in STEPS}
         self._rounds: deque[float] = deque(maxlen=ROUNDS_MAX)
 
-    def listen(self, event: Store | Tell) -> None:
-        if isinstance(event, Store):
+    def listen(self, event: News) -> None:
+        if not isinstance(event, Tell):
             return
         values = dict(event.values)
         match event.kind:

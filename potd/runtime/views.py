@@ -12,7 +12,7 @@ from typing import Any
 from potd.ledger.entries import Phase, Task
 from potd.node.node import Node, silence_text
 from potd.wire.consensus import quorum_of
-from potd.wire.ids import AccountId
+from potd.wire.ids import AccountId, Key, short
 from potd.wire.jobs import Aggregate, Apply, Evaluate, Job, Train
 
 
@@ -158,6 +158,9 @@ def node_view(node: Node, running: Iterable[Job]) -> dict[str, Any]:
         "supply_micro": node.ledger.globals().supply_micro,
         "validators": [key.hex() for key in node.group.keys],
     }
+    successor = node.successor()
+    if successor is not None:
+        told["successor"] = successor.hex()
     if node.settings.validator:
         told["seat"] = node.seat()
     if replica is not None:
@@ -176,6 +179,9 @@ def doing(node: Node, running: Iterable[Job]) -> str:
     """What the node is at, in a few words."""
     if node.replica is not None and node.replica.silent_until:
         return silence_text(node.replica.silent_until)
+    successor = node.successor()
+    if successor is not None and (node.settings.validator or node.settings.miner):
+        return successor_text(successor)
     said = [_job_text(job) for job in running]
     if said:
         return ", ".join(said)
@@ -194,6 +200,11 @@ def doing(node: Node, running: Iterable[Job]) -> str:
     if not open_tasks:
         return "idle: no task is open"
     return ", ".join(_waiting_text(node, task) for task in open_tasks)
+
+
+def successor_text(key: Key) -> str:
+    """What a node says that has been left with a key that speaks for nobody."""
+    return f"key {short(key)} has taken over from this node's: put it into node.key.next, and restart"
 
 
 def _job_text(job: Job) -> str:

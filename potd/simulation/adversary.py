@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from random import Random
 from typing import TypeVar
@@ -16,6 +17,7 @@ from typing import TypeVar
 import numpy as np
 
 from potd.arithmetic.work import answer as add_up
+from potd.consensus.quorum import Group
 from potd.consensus.view_change import NULL_DIGEST, carry_over
 from potd.node import events as ev
 from potd.simulation.network import Place
@@ -23,15 +25,18 @@ from potd.simulation.schedule import Liar
 from potd.simulation.words import asked, body_of, signed_in
 from potd.simulation.world import Member, World
 from potd.wire.blobs import read_blob, write_blob
-from potd.wire.blocks import NULL, Batch, Header, batch_digest
-from potd.wire.codec import decode, encode
+from potd.wire.blocks import NULL, Batch, Certificate, Header, batch_digest
+from potd.wire.codec import Malformed, decode, encode
 from potd.wire.consensus import Commit, NewView, Prepare, Prepared, PrePrepare, Proposal, ViewChange
-from potd.wire.envelope import Signed
+from potd.wire.envelope import Attestation, Signed, Signer, attestation_of
 from potd.wire.ids import Digest, Key, digest
-from potd.wire.jobs import Aggregate, Aggregated, Applied, Apply
+from potd.wire.jobs import Aggregate, Aggregated, Applied, Apply, Trained
 from potd.wire.rounds import Commitment, Draft, Report
+from potd.wire.transfer import Part, Snapshot
 
 OVERHEARD_MAX = 400  # frames that liars remember for replays
+HEARD_MAX = 1 << 20  # frames by which they know what they have heard before
+MISLED_MAX = 1 << 12  # questions for which a liar remembers whom it misleads: older ones are asked no more
 FLOOD = 20  # frames at once, and not more often than
 FLOOD_MS = 500
 TWINS = "twins"
@@ -46,7 +51,9 @@ class Adversary:
         self.world = world
         self.frames: deque[bytes] = deque(maxlen=OVERHEARD_MAX)
         self.orders: dict[tuple[int, int], dict[Digest, bytes]] = {}  # (view, seq): batch and the primary's signature
+        self.agreed: dict[Prepare, dict[Key, bytes]] = {}  # who has said so, and the signatures
         self.leavings: dict[int, dict[Key, Signed]] = {}  # view: who leaves for it, and with what
+        self.signed: dict[Header, dict[Key, bytes]] = {}  # who has, and the signatures
         self._heard: set[bytes] = set()
         self._halves: dict[tuple[int, int], frozenset[Key]] = {}
         self._members: dict[Place, Lying] = {}
@@ -60,13 +67,32 @@ class Adversary:
         if liars:
             world.distrust(*(world.keys[liar.who] for liar in liars))
             world.tamper = self._ordered
+            world.corrupt = self._answered
             world.watchers.append(self._overhear)
+
+    @property
+    def signers(self) -> list[Signer]:
+        """All keys of all liars."""
+        return [one for _, one in sorted({lying.signer.key: lying.signer for lying in self._members.values()}.items())]
+
+    def proofs(self, group: Group) -> list[Prepared]:
+        """All that can be made of what was said, and of what liars would say: also what nobody has ever put together.
+        By sequence number, and then by view."""
+        found = []
+        for body, said in self.agreed.items():
+            primary = group.primary(body.view)
+            mine = {one.key: one.sign(body).signature for one in self.signers}
+            backups = sorted(Attestation(key, sign) for key, sign in (said | mine).items() if key != primary)
+            if len(backups) + 1 >= group.quorum:
+                order = Attestation(primary, body.primary)
+                found.append(Prepared(body.view, body.seq, body.batch, order, tuple(backups[: group.quorum - 1])))
+        return sorted(found, key=lambda one: (one.seq, one.view))
 
     def half(self, view: int, seq: int, chance: Random) -> frozenset[Key]:
         """Those who are to hear of another order than the rest: one side, where the network is parted. Where it is not,
         most often nobody: whoever is caught leads no more when it would matter."""
         if (view, seq) not in self._halves:
-            keys = self.world.checks.honest
+            keys = [key for key in self.world.checks.honest if key in self.world.hearers]
             one = chance.choice(keys)
             half = [key for key in keys if not self.world.links.linked(one, key)]
             if not half and chance.randrange(40) == 0:
@@ -78,9 +104,15 @@ class Adversary:
         lying = self._members.get(place)
         return effect if lying is None else lying.say(effect)
 
+    def _answered(self, place: Place, answer: Snapshot | Part) -> Snapshot | Part | None:
+        lying = self._members.get(place)
+        return answer if lying is None else lying.answer(answer)
+
     def _overhear(self, _: Place, effect: ev.Effect) -> None:
         if not isinstance(effect, ev.Send) or effect.data in self._heard:
             return
+        if len(self._heard) >= HEARD_MAX:
+            self._heard.clear()
         self._heard.add(effect.data)
         self.frames.append(effect.data)
         signed = signed_in(effect.data)
@@ -90,6 +122,10 @@ class Adversary:
         match body:
             case PrePrepare(view, seq, batch):
                 self.orders.setdefault((view, seq), {})[batch] = signed.signature
+            case Prepare():
+                self.agreed.setdefault(body, {})[signed.key] = signed.signature
+            case Header():
+                self.signed.setdefault(body, {})[signed.key] = signed.signature
             case ViewChange(view, _, _, _):
                 self.leavings.setdefault(view, {}).setdefault(signed.key, signed)
             case _:
@@ -107,13 +143,16 @@ class Lying:
         self.chance = chance
         self.abroad = member.abroad
         self.proofs: list[Prepared] = []  # its own, of all views
+        self.begun: dict[int, NewView | None] = {}  # how it begins each view
         self.flooded_ms = -FLOOD_MS
-        self._lies = [LIES[name] for name in names]
+        self._lies = [(LIES | MINERS_LIES)[name] for name in names]
         self._misled: dict[object, frozenset[Key]] = {}
         self._until_ms = 0
         self._lying = False
         if wrong_sums in self._lies:
             member.lie = self._sum
+        if garbage in self._lies:
+            member.noise = self._noise
 
     def say(self, effect: ev.Effect) -> ev.Effect | None:
         """What leaves instead of what the node has ordered."""
@@ -130,7 +169,9 @@ class Lying:
     def misled(self, question: object) -> frozenset[Key]:
         """Those who get another answer to this question than the rest."""
         if question not in self._misled:
-            keys = [key for key in self.world.keys if key != self.signer.key]
+            keys = [key for key in self.world.hearers if key != self.signer.key]
+            if len(self._misled) >= MISLED_MAX:
+                del self._misled[next(iter(self._misled))]
             self._misled[question] = frozenset(self.chance.sample(keys, self.chance.randint(0, len(keys) - 1)))
         return self._misled[question]
 
@@ -173,12 +214,38 @@ class Lying:
             case _:
                 return replace(body, prepared=())
 
+    def group(self) -> Group | None:
+        """Those among whom it lies, while it is at work."""
+        node = self.member.node
+        return node.replica.group if node is not None and node.replica is not None else None
+
+    def answer(self, answer: Snapshot | Part) -> Snapshot | Part:
+        """What it gives to who asks for a state."""
+        if isinstance(answer, Snapshot) and thin_certificates in self._lies:
+            return replace(answer, certificate=self.thin(answer.certificate))
+        return answer
+
+    def thin(self, certificate: Certificate) -> Certificate:
+        """The same with the signatures of f + 1, its own among them."""
+        known = dict((one.key, one.signature) for one in certificate.attestations)
+        known |= {one.key: one.sign(certificate.header).signature for one in self.shared.signers}
+        group = self.group()
+        some = group.some_honest if group is not None else 1
+        first = [one.key for one in self.shared.signers][:some]
+        chosen = [*first, *(key for key in sorted(known) if key not in first)][:some]
+        return Certificate(certificate.header, tuple(Attestation(key, known[key]) for key in sorted(chosen)))
+
     def also(self, to: Key, data: bytes) -> None:
         """Send something more."""
         self.world.send(self.member.place, to, data)
 
     def _sum(self, job: Aggregate, done: Aggregated) -> Aggregated:
         return a_unit_more(self.world.folder, job, done) if self._lying and done.aggregate.size else done
+
+    def _noise(self, done: Trained) -> Trained:
+        if not self._lying:
+            return done
+        return replace(done, payload=write_blob(self.world.folder, self.chance.randbytes(done.payload.size)))
 
 
 Lie = Callable[[Lying, ev.Effect], ev.Effect | None]
@@ -335,6 +402,103 @@ def two_new_views(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
     return ev.Send(to, liar.sign(NewView(body.view, tuple(chosen), orders)))
 
 
+def old_proofs(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
+    """Shows the oldest that can be proved of each sequence number, be it by what never met at one place."""
+    told, group = liar.told(effect, ViewChange), liar.group()
+    if told is None or group is None:
+        return effect
+    to, body = told
+    oldest: dict[int, Prepared] = {}
+    for proof in liar.shared.proofs(group):
+        if body.stable < proof.seq <= body.stable + liar.world.genesis.parameters.window_heights:
+            if proof.view < body.view:
+                oldest.setdefault(proof.seq, proof)
+    shown = liar.misled(asked(body)) and tuple(oldest.values())
+    return ev.Send(to, liar.sign(replace(body, prepared=shown or body.prepared)))
+
+
+def invented_proofs(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
+    """Shows that the null request was prepared where a liar has led, by its own order and signatures of nobody."""
+    told, group = liar.told(effect, ViewChange), liar.group()
+    if told is None or group is None:
+        return effect
+    to, body = told
+    signers = {one.key: one for one in liar.shared.signers}
+    view = next((one for one in range(body.view - 1, -1, -1) if group.primary(one) in signers), None)
+    if view is None:
+        return effect
+    primary = signers[group.primary(view)]
+    backups = [key for key in sorted(group.keys) if key != primary.key][: group.quorum - 1]
+    nobody = tuple(Attestation(key, bytes(64)) for key in backups)
+    seqs = range(body.stable + 1, body.stable + 1 + liar.world.genesis.parameters.window_heights)
+    orders = [(seq, primary.sign(PrePrepare(view, seq, NULL_DIGEST)).signature) for seq in seqs]
+    proofs = tuple(Prepared(view, seq, NULL_DIGEST, Attestation(primary.key, sign), nobody) for seq, sign in orders)
+    return ev.Send(to, liar.sign(replace(body, prepared=proofs)))
+
+
+def least_new_views(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
+    """Begins its view by those view changes, of all that anybody has sent, that oblige to the least; now and then by
+    fewer than decide."""
+    told, group = liar.told(effect, NewView), liar.group()
+    if told is None or group is None:
+        return effect
+    to, body = told
+    if body.view not in liar.begun:
+        liar.begun[body.view] = _least(liar, body.view, group)
+    return ev.Send(to, liar.sign(liar.begun[body.view] or body))
+
+
+def _least(liar: Lying, view: int, group: Group) -> NewView | None:
+    known = dict(liar.shared.leavings.get(view, {}))
+    known |= {one.key: one.sign(ViewChange(view, 0, (), ())) for one in liar.shared.signers if not group.base}
+    size = group.some_honest if liar.chance.randrange(3) == 0 else group.quorum
+    best: tuple[tuple[int, int], NewView] | None = None
+    for keys in combinations(sorted(known), size):
+        chosen = [known[key] for key in keys]
+        bodies = [one for one in (body_of(signed.payload) for signed in chosen) if isinstance(one, ViewChange)]
+        carried = carry_over(bodies)
+        some = sum(batch != NULL_DIGEST for _, batch in carried.orders)
+        rank = (some, -len(carried.orders))
+        if liar.signer.key in keys and (best is None or rank < best[0]):
+            orders = tuple(liar.signer.sign(PrePrepare(view, seq, batch)) for seq, batch in carried.orders)
+            best = rank, NewView(view, tuple(chosen), orders)
+    return best[1] if best is not None else None
+
+
+def gaps(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
+    """Orders every other time for the sequence number behind, which leaves one that nobody has heard of."""
+    told = liar.told(effect, PrePrepare)
+    batch = _batch(effect) if told is not None else None
+    if told is None or batch is None or told[1].seq % 2:
+        return effect
+    to, body = told
+    return ev.Send(to, liar.order(replace(body, seq=body.seq + 1), Batch(())))
+
+
+def thin_certificates(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
+    """Has f + 1 sign what is permanent, and leaves out the others."""
+    thin = _certificate(effect)
+    if thin is not None:
+        return _with(effect, liar.thin(thin))
+    told = liar.told(effect, Header)
+    if told is not None:
+        to, header = told
+        said = liar.shared.signed.get(header, {})
+        liar.also(to, encode(liar.thin(Certificate(header, tuple(Attestation(*one) for one in sorted(said.items()))))))
+    return effect
+
+
+def foreign_certificates(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
+    """Shows what all have signed on another network."""
+    told, group = liar.told(effect, Header), liar.group()
+    if told is not None and group is not None:
+        to, body = told
+        header = replace(body, network=liar.abroad.network, state=digest("abroad", body.state))
+        signed = [liar.world.members[key].abroad.sign(header) for key in sorted(group.keys)]
+        liar.also(to, encode(Certificate(header, tuple(attestation_of(one) for one in signed))))
+    return effect
+
+
 def two_reports(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
     """Reports less to some, and drafts other reports."""
     report, draft = liar.misled_by(effect, Report), liar.misled_by(effect, Draft)
@@ -359,7 +523,7 @@ def two_commitments(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
         return effect
     other = liar.sign(replace(body, salt=digest("another salt", body.salt)))
     misled = liar.misled(asked(body))
-    for to in liar.world.keys:
+    for to in liar.world.hearers:
         if to != liar.signer.key:
             liar.also(to, other if to in misled else effect.data)
     return None
@@ -414,6 +578,12 @@ LIES: dict[str, Lie] = {
         forged_proofs,
         rushed_views,
         two_new_views,
+        old_proofs,
+        invented_proofs,
+        least_new_views,
+        gaps,
+        thin_certificates,
+        foreign_certificates,
         two_reports,
         two_commitments,
         wrong_sums,
@@ -422,6 +592,28 @@ LIES: dict[str, Lie] = {
         flood,
     )
 }
+
+
+def withhold(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
+    """As a miner, never shows what it has committed to."""
+    return None if isinstance(effect, ev.Reveal) else effect
+
+
+def garbage(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
+    """As a miner, commits to noise: its trainer lies."""
+    return effect
+
+
+def wrong_models(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
+    """As a miner, commits to another model than the round's."""
+    signed = signed_in(effect.data) if isinstance(effect, ev.Publish) else None
+    body = body_of(signed.payload) if signed is not None else None
+    if not isinstance(effect, ev.Publish) or not isinstance(body, Commitment):
+        return effect
+    return ev.Publish(effect.topic, liar.sign(replace(body, model=digest("another model", body.model))))
+
+
+MINERS_LIES: dict[str, Lie] = {lie.__name__: lie for lie in (withhold, garbage, wrong_models, two_commitments)}
 
 
 def a_unit_more(folder: Path, job: Aggregate, done: Aggregated) -> Aggregated:
@@ -439,6 +631,20 @@ def _batch(effect: ev.Effect) -> Batch | None:
     """The batch that travels in a frame with its order, if there is something in it."""
     envelope = decode(effect.data, Proposal, Signed) if isinstance(effect, ev.Send) else None
     return envelope.batch if isinstance(envelope, Proposal) and envelope.batch != NULL else None
+
+
+def _certificate(effect: ev.Effect) -> Certificate | None:
+    if not isinstance(effect, ev.Send | ev.Publish):
+        return None
+    try:
+        return decode(effect.data, Certificate)
+    except Malformed:
+        return None
+
+
+def _with(effect: ev.Effect, certificate: Certificate) -> ev.Effect:
+    assert isinstance(effect, ev.Send | ev.Publish)
+    return replace(effect, data=encode(certificate))
 
 
 def _orders(body: NewView) -> list[PrePrepare]:

@@ -26,6 +26,7 @@ from potd.wire.consensus import NewView, ViewChange
 from potd.wire.envelope import Signed
 from potd.wire.genesis import Genesis, genesis_digest
 from potd.wire.ids import Key, short
+from potd.wire.operations import Operation
 from potd.wire.rounds import Seal
 
 EVIDENCE = "evidence/"  # what a note begins with that accuses a key
@@ -58,6 +59,11 @@ class Checks:
     @property
     def honest(self) -> tuple[Place, ...]:
         return tuple(self._honest)
+
+    @property
+    def eras(self) -> int:
+        """How many sets of validators there have been."""
+        return len(self._bases)
 
     def distrust(self, *liars: Key) -> None:
         """Nothing is asked of these from now on."""
@@ -95,7 +101,7 @@ class Checks:
         if signed is None or signed.key != place:
             return
         body = body_of(signed.payload)
-        question = asked(body)
+        question = asked(body) if not isinstance(body, Operation) else None  # what people want may change
         if isinstance(body, ViewChange | NewView) and question is not None:
             stable = body.stable if isinstance(body, ViewChange) else min(stables_of(body))
             question = *question, bisect(self._bases, stable)  # views count from 0 again in every era

@@ -13,15 +13,19 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from potd.simulation.profiles import PROFILES, draw
+from potd.simulation.profiles import NAMES, draw
 from potd.simulation.run import Outcome, run, run_seed
 from potd.simulation.shrink import shrunk, told
+from potd.simulation.thousand import Shape, good, run_thousand, table
 
+THOUSAND = "thousand"  # the profile of one large network
 FRESH_MAX = 2**31  # seeds drawn for --for begin below this
 
 
 def main() -> int:
     asked = _asked()
+    if asked.profile == THOUSAND:
+        return _thousand(asked)
     if asked.seed is not None:
         return _one(asked)
     began = time.monotonic()
@@ -57,12 +61,32 @@ def _asked() -> argparse.Namespace:
     which.add_argument("--seeds", type=int, metavar="K", default=20, help="so many seeds, from --from on (20)")
     which.add_argument("--for", dest="seconds", type=float, metavar="SECONDS", help="fresh seeds for so long")
     parser.add_argument("--from", dest="first", type=int, metavar="N", help="the first seed (0; by chance with --for)")
-    parser.add_argument("--profile", choices=sorted(PROFILES), default="hostile", help="what kind of trouble (hostile)")
+    parser.add_argument(
+        "--profile", choices=sorted((*NAMES, THOUSAND)), default="hostile", help="what kind of trouble (hostile)"
+    )
     parser.add_argument("--workers", type=int, metavar="K", default=os.cpu_count() or 1, help="processes (all cores)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found there too")
     parser.add_argument("--shrink", action="store_true", help="cut the first seed that fails to what it takes to fail")
     parser.add_argument("--transcript", action="store_true", help="with --seed: who said what to whom")
+    day = Shape()
+    large = parser.add_argument_group("the profile thousand", "one run of a large network, of --seed; in one process")
+    large.add_argument("--hours", type=float, default=day.hours, help=f"of network time ({day.hours:g})")
+    large.add_argument("--validators", type=int, metavar="N", default=day.validators, help=f"({day.validators})")
+    large.add_argument("--miners", type=int, metavar="N", default=day.miners, help=f"({day.miners})")
+    large.add_argument(
+        "--probe-seconds", type=int, metavar="S", default=day.probe_seconds, help=f"between two ({day.probe_seconds})"
+    )
     return parser.parse_args()
+
+
+def _thousand(asked: argparse.Namespace) -> int:
+    """One network of many miners, and what it has shown."""
+    shape = Shape(asked.seed or 0, asked.hours, asked.validators, asked.miners, asked.probe_seconds)
+    found = run_thousand(shape, lambda text: print(text, flush=True))
+    if asked.json is not None:
+        asked.json.write_text(json.dumps(found, indent=1) + "\n")
+    print("\n".join(table(found)))
+    return 0 if good(found) else 1
 
 
 def _one(asked: argparse.Namespace) -> int:

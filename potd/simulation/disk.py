@@ -55,6 +55,19 @@ class Disk:
             case _:
                 assert_never(effect)
 
+    def copy(self) -> Disk:
+        """A backup: what is written to one of them from now on is not in the other."""
+        other = Disk()
+        other.records = list(self.records)
+        other.blocks, other.certificates = dict(self.blocks), dict(self.certificates)
+        other.entries, other.notes = dict(self.entries), dict(self.notes)
+        other.held, other.snapshot = set(self.held), self.snapshot
+        return other
+
+    def pass_on(self) -> None:
+        """Go on as the disk of another key, and forget what the present one has said, as a journal does."""
+        self.records, self.notes = [], {}
+
     def restored(self, boot: Digest) -> Restored:
         """What a node that starts finds; `boot` is drawn at every start."""
         height = max(self.blocks, default=0)

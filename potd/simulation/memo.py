@@ -9,22 +9,28 @@ raises is not remembered.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
+from potd.consensus import quorum, replica
 from potd.gossip import admit
-from potd.ledger import apply
+from potd.ledger import apply, state
 from potd.ledger.state import Ledger
-from potd.node import node
+from potd.node import node, shelf, tasks
+from potd.node.snapshot import SNAPSHOT_LAG, WORTH_HEIGHTS
+from potd.rounds import plan
 from potd.simulation import checks
+from potd.wire import blocks, genesis
 from potd.wire.blocks import Batch, header_digest
 from potd.wire.ids import Digest
 
 FRAMES_MAX = 1 << 14
 HEIGHTS_MAX = 1 << 9
+OBJECTS_MAX = 1 << 12
+VIEWS_MAX = 16  # of a task, and windows of it
 
 
 class Executions:
@@ -43,18 +49,56 @@ class Executions:
         return done
 
 
+class BySame:
+    """What a function makes of the very same objects: to compare them would cost as much as the function does."""
+
+    def __init__(self, function: Callable[..., Any], most: int) -> None:
+        self._function = function
+        self._most = most
+        self._known: OrderedDict[tuple[int, ...], tuple[tuple[Any, ...], Any]] = OrderedDict()
+
+    def __call__(self, *arguments: Any) -> Any:
+        names = tuple(map(id, arguments))
+        known = self._known.get(names)  # it keeps its arguments, so that no other object can have their names
+        if known is not None:
+            return known[1]
+        done = self._function(*arguments)
+        self._known[names] = arguments, done
+        if len(self._known) > self._most:
+            self._known.popitem(last=False)
+        return done
+
+
 @contextmanager
-def shared() -> Iterator[None]:
-    """While this lasts, the nodes of this process share what they decode and execute."""
+def shared(snapshot_lag: int = SNAPSHOT_LAG) -> Iterator[None]:
+    """While this lasts, the nodes of this process share what they decode and execute; and who is behind by more heights
+    than this takes a state and not the blocks, a number that a run of seconds could not reach otherwise."""
     admitted = lru_cache(FRAMES_MAX)
     execute = Executions().execute
+    fault = admitted(quorum.certificate_fault)
+    of_batch, of_record = BySame(blocks.batch_digest, HEIGHTS_MAX), BySame(blocks.record_digest, OBJECTS_MAX)
     bound: list[tuple[ModuleType, str, Any]] = [
         (node, "admit_frame", admitted(admit.admit_frame)),
         (node, "admit_commitment", admitted(admit.admit_commitment)),
         (node, "admit_certificate", admitted(admit.admit_certificate)),
         (node, "admit_operation", admitted(admit.admit_operation)),
         (node, "execute", execute),
+        (node, "certificate_fault", fault),
+        (quorum, "certificate_fault", fault),
+        (replica, "certificate_fault", fault),
+        (checks, "certificate_fault", fault),
+        (node, "batch_digest", of_batch),
+        (quorum, "batch_digest", of_batch),
+        (node, "record_digest", of_record),
+        (node, "genesis_ledger", BySame(state.genesis_ledger, 1)),
+        (node, "genesis_digest", BySame(genesis.genesis_digest, 1)),
+        (tasks, "view_of", BySame(tasks.view_of, VIEWS_MAX)),
+        (tasks, "_moved_on", BySame(tasks._moved_on, VIEWS_MAX)),
+        (plan, "places_of", BySame(plan.places_of, VIEWS_MAX)),
         (checks, "execute", execute),
+        (node, "SNAPSHOT_LAG", snapshot_lag),
+        (node, "WORTH_HEIGHTS", min(WORTH_HEIGHTS, snapshot_lag // 2)),
+        (shelf, "SNAPSHOT_HEIGHTS", min(shelf.SNAPSHOT_HEIGHTS, snapshot_lag)),
     ]
     before = [(module, name, getattr(module, name)) for module, name, _ in bound]
     for module, name, function in bound:

@@ -47,6 +47,7 @@ class Network:
     def __init__(self, places: Iterable[Place], clock: Clock, chance: Random) -> None:
         self.weather = Weather()
         self.cut: set[tuple[Place, Place]] = set()  # (from, to) that carry nothing
+        self.losing: dict[tuple[str, Place], int] = {}  # of a kind, on its way to a place: so many of a million
         self.slow_ms: dict[Place, int] = {}  # what a slow place adds to all that it sends and hears
         self.lost = 0  # messages for a link that is cut, or that the weather took
         self.dropped = 0  # messages for which an outbox had no room
@@ -69,16 +70,22 @@ class Network:
         """Whether a question and its answer get through."""
         return (one, other) not in self.cut and (other, one) not in self.cut
 
-    def send(self, sender: Place, to: Place, size: int, arrive: Act) -> None:
+    def send(self, sender: Place, to: Place, size: int, arrive: Act, kind: str = "") -> None:
         """A message of `size` bytes; `arrive` is called each time that it arrives, if it does."""
-        if self.cut and (sender, to) in self.cut:
+        if (self.cut and (sender, to) in self.cut) or (self.losing and self._loses(kind, to)):
             self.lost += 1
             return
         self._carry(sender, to, size, arrive)
 
-    def gossip(self, sender: Place, to: Place, size: int, arrive: Act) -> None:
+    def _loses(self, kind: str, to: Place) -> bool:
+        ppm = self.losing.get((kind, to), 0)
+        return ppm > 0 and self._chance.randrange(PPM) < ppm
+
+    def gossip(self, sender: Place, to: Place, size: int, arrive: Act, kind: str = "") -> None:
         """The same for what others pass on too: it arrives if there is a way by a third."""
-        if (
+        if self.losing and self._loses(kind, to):
+            self.lost += 1
+        elif (
             not self.cut
             or (sender, to) not in self.cut
             or any((sender, by) not in self.cut and (by, to) not in self.cut for by in self._places)

@@ -15,8 +15,31 @@ from potd.simulation.checks import Violation
 from potd.simulation.disk import Disk
 from potd.simulation.memo import shared
 from potd.simulation.network import Place
+from potd.simulation.operators import LOOK_MS as ASKED_MS
+from potd.simulation.operators import Operators
 from potd.simulation.profiles import draw
-from potd.simulation.schedule import Crash, Cut, Event, Heal, Join, Leave, Offer, Part, Restart, Schedule, Skew, Slow
+from potd.simulation.schedule import (
+    Backup,
+    Crash,
+    Cut,
+    Elect,
+    Event,
+    Heal,
+    Index,
+    Join,
+    Leave,
+    Lose,
+    Offer,
+    Oppose,
+    Part,
+    Resign,
+    Restart,
+    Restore,
+    Rotate,
+    Schedule,
+    Skew,
+    Slow,
+)
 from potd.simulation.world import World
 from potd.wire.genesis import TICK_MS
 from potd.wire.ids import account_id, short
@@ -53,7 +76,7 @@ def run_seed(seed: int, profile: str) -> Outcome:
 def run(schedule: Schedule, listen: Callable[[World], None] | None = None) -> Outcome:
     """`listen` is given the world before anything happens in it."""
     scratch = SCRATCH if SCRATCH.is_dir() else None
-    with tempfile.TemporaryDirectory(dir=scratch, prefix="potd-simulation-") as folder, shared():
+    with tempfile.TemporaryDirectory(dir=scratch, prefix="potd-simulation-") as folder, shared(schedule.snapshot_lag):
         return Run(schedule, Path(folder), listen).outcome()
 
 
@@ -67,15 +90,21 @@ class Run:
             schedule.validators,
             schedule.seed,
             schedule.patience_ticks,
+            candidates=schedule.candidates,
             miners=schedule.miners,
             idle=schedule.idle,
             absent=schedule.absent,
             twins=[one.who for one in schedule.liars if TWINS in one.lies],
+            heirs=[one.who for one in schedule.events if isinstance(one, Rotate)],
             window_heights=schedule.window_heights,
             reveal_ticks=schedule.reveal_ticks,
             lapses_max=LAPSES_MAX,
         )
-        self._gone = set(self.world.keys[schedule.size - schedule.absent :])  # those who are not to be there
+        self._lying = {one.who for one in schedule.liars}
+        self._gone = set(range(schedule.size - schedule.absent, schedule.size))  # those who are not to be there
+        self._copies: dict[Place, Disk] = {}
+        voters = tuple(who for who in range(schedule.validators + schedule.candidates) if who not in self._lying)
+        self._operators = Operators(self.world, self._place, voters)
         self._healed_ms = 0
         self._settled = 0  # a height by which all that was offered is executed, once there is one
         for member in self.world.members.values():
@@ -100,6 +129,7 @@ class Run:
             "lives": sum((member.life + 1) // 2 for member in world.members.values()),
             "views": max(self._views(), default=0),
             "rounds": max(map(world.round, world.places)),
+            "eras": world.checks.eras,
         }
         schedule = self._schedule
         return Outcome(
@@ -123,8 +153,7 @@ class Run:
     def _trouble(self) -> None:
         """From the first task until all heals."""
         world, schedule = self.world, self._schedule
-        lying = {one.who for one in schedule.liars}
-        first = next(one for one in range(schedule.validators) if one not in lying)
+        first = next(one for one in range(schedule.validators) if one not in self._lying)
         world.submit(rounds=2**31, by=world.keys[first], deadline_ticks_max=schedule.deadline_ticks)
         Adversary(world, schedule.liars)
         world.links.weather = schedule.weather
@@ -140,39 +169,63 @@ class Run:
         while world.now < end:
             world.clock.step()
 
+    def _place(self, who: Index) -> Place:
+        """Where this node stands now: where its next key is once that has been at work."""
+        key = self.world.keys[who]
+        heir = self.world.heirs.get(key)
+        return heir if heir is not None and self.world.members[heir].life else key
+
+    def _places(self, *nodes: Index) -> list[Place]:
+        """Of these nodes, whichever key is at work."""
+        keys = [self.world.keys[who] for who in nodes]
+        return keys + [self.world.heirs[key] for key in keys if key in self.world.heirs]
+
     def _happen(self, event: Event) -> None:
-        world, keys = self.world, self.world.keys
+        world = self.world
         world.chronicle(str(event))
         match event:
+            case Elect() | Resign() | Oppose() | Rotate():
+                self._operators.wishes.append(event)
             case Crash(_, who, effects):
-                world.doom(keys[who], effects)
+                world.doom(self._place(who), effects)
             case Restart(_, who):
-                world.members[keys[who]].assassin = None
-                if keys[who] not in self._gone:
-                    self._start(keys[who])
+                world.members[self._place(who)].assassin = None
+                if who not in self._gone:
+                    self._start(self._place(who))
+            case Backup(_, who):
+                self._copies[self._place(who)] = world.members[self._place(who)].disk.copy()
+            case Restore(_, who):
+                place = self._place(who)
+                world.members[place].assassin = None
+                if world.members[place].node is not None:
+                    world.stop(place)
+                world.members[place].disk = self._copies.pop(place, Disk())
+                world.start(place)
             case Join(_, who):
-                if world.members[keys[who]].node is None:
-                    self._gone.discard(keys[who])
-                    world.members[keys[who]].disk = Disk()
-                    world.start(keys[who])
+                if world.members[self._place(who)].node is None:
+                    self._gone.discard(who)
+                    world.members[self._place(who)].disk = Disk()
+                    world.start(self._place(who))
             case Leave(_, who):
-                self._gone.add(keys[who])
-                if world.members[keys[who]].node is not None:
-                    world.stop(keys[who])
+                self._gone.add(who)
+                if world.members[self._place(who)].node is not None:
+                    world.stop(self._place(who))
             case Cut(_, sender, to):
-                world.links.cut.add((keys[sender], keys[to]))
+                world.links.cut |= {(one, other) for one in self._places(sender) for other in self._places(to)}
             case Part(_, side, astride):
-                between = [keys[who] for who in astride]
-                here = [keys[who] for who in side if who not in astride]
+                between = self._places(*astride)
+                here = self._places(*(who for who in side if who not in astride))
                 world.links.part(here, [place for place in world.places if place not in (*here, *between)])
             case Heal():
                 world.links.heal()
+            case Lose(_, kind, ppm, to):
+                world.links.losing |= {(kind, place): ppm for place in self._places(*to)}
             case Slow(_, who, ms):
-                world.links.slow_ms[keys[who]] = ms
+                world.links.slow_ms |= dict.fromkeys(self._places(who), ms)
             case Skew(_, who, tick_ms):
-                world.members[keys[who]].tick_ms = tick_ms
+                world.members[self._place(who)].tick_ms = tick_ms
             case Offer(_, who):
-                world.offer(keys[who])
+                world.offer(self._place(who))
             case _:
                 assert_never(event)
 
@@ -189,8 +242,9 @@ class Run:
         world.chronicle("all heals")
         world.links.heal()
         world.links.slow_ms.clear()
+        world.links.losing.clear()
         world.links.weather = replace(self._schedule.weather, loss_ppm=0, twice_ppm=0)
-        honest = [place for place in world.checks.honest if place not in self._gone]
+        honest = self._honest()
         for place in honest:
             world.members[place].assassin = None
             self._start(place)
@@ -200,10 +254,15 @@ class Run:
         bound, missing = self.bound_ticks(honest), ""
         while world.now < self._healed_ms + bound * TICK_MS:
             self._pass(LOOK_MS)
-            missing = self._missing(honest, number)
+            missing = self._missing(self._honest(), number)
             if not missing:
                 return ""
         return f"{bound} ticks after healing {missing}"
+
+    def _honest(self) -> list[Place]:
+        """Where those stand of whom something is expected."""
+        nodes = range(self._schedule.size)
+        return [self._place(who) for who in nodes if who not in self._gone and who not in self._lying]
 
     def _missing(self, honest: list[Place], number: int) -> str:
         """What has not been done yet, if anything: every operation offered to an honest node that runs is executed at
@@ -223,7 +282,10 @@ class Run:
                 return f"{short(place)} has a certificate of height {node.certified}, not {self._settled}"
             if world.round(place) < number:
                 return f"{short(place)} is in round {world.round(place)}, not {number}"
-        return ""
+        if self._operators.wishes:
+            return f"it is not so that {self._operators.wishes[0]}"
+        bases = sorted({world.node(place).group.base for place in honest})
+        return f"eras with the bases {bases}" if len(bases) > 1 else ""
 
     def bound_ticks(self, honest: list[Place]) -> int:
         """How long recovery may take.
@@ -233,6 +295,9 @@ class Run:
         its own timer and of that of the view change after it: P (1 + 2 + ... + 2^(f+1)) < P 2^(f+2).
         R: then a round takes at most its deadline, the time for reveals, and a retransmission for each of seal, draft,
         update and certificate; the round that healing found under way, a miner's coming back, and ROUNDS more.
+        E: for each change of the set that is not yet in force: an operator's look for each of the operations that it
+        takes, the window that it is ahead, height by height, and the views of its era, whose patience begins afresh;
+        twice, as it may have to wait until another change is over.
         L: messages take what the weather makes of them, and a record takes some eight of them, one after another.
         """
         schedule = self._schedule
@@ -244,4 +309,7 @@ class Run:
         weather = schedule.weather
         message_ms = weather.delay_ms[1] + weather.tail_ms + schedule.disk_ms[1]
         latency = 4 * 8 * message_ms // TICK_MS
-        return views + (ROUNDS + 1) * (a_round + latency) + ENROL_TICKS
+        look = ASKED_MS // TICK_MS
+        an_era = (schedule.patience_ticks << (schedule.faults + 2)) + schedule.window_heights * latency + 4 * look
+        eras = 2 * len(self._operators.wishes) * an_era
+        return views + eras + (ROUNDS + 1) * (a_round + latency) + ENROL_TICKS

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from potd.simulation.network import Weather
 
-Index = int  # of a node: validators first, then miners
+Index = int  # of a node: validators first, then candidates, then miners
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,72 @@ class Leave:
 
 
 @dataclass(frozen=True)
+class Backup:
+    """Its home is copied."""
+
+    at_ms: int
+    who: Index
+
+    def __str__(self) -> str:
+        return f"n{self.who} is copied"
+
+
+@dataclass(frozen=True)
+class Restore:
+    """It stops, and starts again from what was copied last; from nothing but its key, if nothing was."""
+
+    at_ms: int
+    who: Index
+
+    def __str__(self) -> str:
+        return f"n{self.who} starts from its copy"
+
+
+@dataclass(frozen=True)
+class Elect:
+    """It stands for a seat, and whoever has one backs it."""
+
+    at_ms: int
+    who: Index
+
+    def __str__(self) -> str:
+        return f"n{self.who} is to have a seat"
+
+
+@dataclass(frozen=True)
+class Resign:
+    """It gives its seat up."""
+
+    at_ms: int
+    who: Index
+
+    def __str__(self) -> str:
+        return f"n{self.who} gives its seat up"
+
+
+@dataclass(frozen=True)
+class Oppose:
+    """All others want it to have a seat no more."""
+
+    at_ms: int
+    who: Index
+
+    def __str__(self) -> str:
+        return f"n{self.who} is to lose its seat"
+
+
+@dataclass(frozen=True)
+class Rotate:
+    """Its key gives way to the next one."""
+
+    at_ms: int
+    who: Index
+
+    def __str__(self) -> str:
+        return f"n{self.who} is to have its next key"
+
+
+@dataclass(frozen=True)
 class Cut:
     """What one sends to the other gets lost, until Heal."""
 
@@ -87,6 +153,20 @@ class Heal:
 
     def __str__(self) -> str:
         return "all links carry again"
+
+
+@dataclass(frozen=True)
+class Lose:
+    """Of a kind of message, so many of a million get lost on their way to these, until it is said otherwise."""
+
+    at_ms: int
+    kind: str
+    ppm: int
+    to: tuple[Index, ...]
+
+    def __str__(self) -> str:
+        share = f"{self.ppm // 10_000} %" if self.ppm else "none"
+        return f"of all {self.kind} to {_names(self.to)} {share} get lost"
 
 
 @dataclass(frozen=True)
@@ -128,7 +208,8 @@ def _names(nodes: tuple[Index, ...]) -> str:
     return " ".join(f"n{one}" for one in nodes) or "nobody"
 
 
-Event = Crash | Restart | Join | Leave | Cut | Part | Heal | Slow | Skew | Offer
+Wish = Elect | Resign | Oppose | Rotate  # what operators go on asking for until it is so
+Event = Crash | Restart | Join | Leave | Backup | Restore | Wish | Cut | Part | Heal | Lose | Slow | Skew | Offer
 
 
 @dataclass(frozen=True)
@@ -144,16 +225,18 @@ class Liar:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Everything that decides a run. Validators are nodes 0 to `validators` - 1."""
+    """Everything that decides a run. Validators are, to begin with, nodes 0 to `validators` - 1."""
 
     seed: int
     profile: str
     validators: int
+    candidates: int  # that may be given a seat
     idle: int  # of the validators, the last so many, that do not mine
     miners: int  # that have no seat
     absent: int  # of the miners, the last so many, that are not there at first
     patience_ticks: int
     window_heights: int
+    snapshot_lag: int  # behind by more heights, a node takes a state and not the blocks
     reveal_ticks: int
     deadline_ticks: int  # at most, for commitments
     weather: Weather  # until all heals; then the same without loss and doubling
@@ -164,20 +247,21 @@ class Schedule:
 
     @property
     def size(self) -> int:
-        return self.validators + self.miners
+        return self.validators + self.candidates + self.miners
 
     @property
     def faults(self) -> int:
-        """f: how many validators may be faulty at once."""
-        return (self.validators - 1) // 3
+        """f of the largest set that there may be: more are never faulty at once."""
+        return (self.validators + self.candidates - 1) // 3
 
     def lines(self) -> list[str]:
         """For people."""
         mining = self.validators - self.idle
         return [
-            f"seed {self.seed}, profile {self.profile}: {self.validators} validators, {mining} of them mining, and "
-            f"{self.miners} miners, {self.absent} of them absent; patience {self.patience_ticks} ticks, "
-            f"window {self.window_heights} heights, disk {self.disk_ms[0]}..{self.disk_ms[1]} ms",
+            f"seed {self.seed}, profile {self.profile}: {self.validators} validators, {mining} of them mining, "
+            f"{self.candidates} candidates and {self.miners} miners, {self.absent} of them absent; "
+            f"patience {self.patience_ticks} ticks, window {self.window_heights} heights, "
+            f"disk {self.disk_ms[0]}..{self.disk_ms[1]} ms",
             f"{self.weather}",
             *(str(one) for one in self.liars),
             *(f"{one.at_ms:>7} ms  {one}" for one in self.events),

@@ -30,6 +30,15 @@ def signed_in(data: bytes) -> Signed | None:
 
 
 @lru_cache(KEPT_MAX)
+def kind_of(data: bytes) -> str:
+    """What a frame or a message is: the name of its word, or Certificate."""
+    signed = signed_in(data)
+    if signed is None:
+        return "Certificate"
+    return type(body_of(signed.payload)).__name__
+
+
+@lru_cache(KEPT_MAX)
 def body_of(payload: bytes) -> object | None:
     """What was signed, if it is a word that nodes say."""
     try:

@@ -16,6 +16,7 @@ from random import Random
 
 from potd.arithmetic.selftest import GOLDEN
 from potd.ledger.entries import Task
+from potd.ledger.state import Ledger
 from potd.node import events as ev
 from potd.node.node import Node, Settings
 from potd.simulation.checks import Checks, Violation
@@ -24,12 +25,13 @@ from potd.simulation.disk import Disk, Write
 from potd.simulation.network import Network, Place
 from potd.simulation.trainer import Workers, blobs_of, toy_task
 from potd.simulation.transcript import trace_of
+from potd.simulation.words import kind_of
 from potd.wire.blobs import read_blob
 from potd.wire.codec import encode
 from potd.wire.envelope import Signed, Signer
 from potd.wire.genesis import TICK_MS, Allotment, Genesis, Parameters, genesis_digest
 from potd.wire.ids import BlobRef, Digest, Key, account_id, digest, short
-from potd.wire.jobs import Aggregate, Aggregated, Answer, Job
+from potd.wire.jobs import Aggregate, Aggregated, Answer, Job, Trained
 from potd.wire.operations import Submit, Transfer
 from potd.wire.transfer import Part, Snapshot, WantPart, WantSnapshot
 
@@ -65,11 +67,13 @@ class Member:
         self.refused: list[str] = []
         self.sent: dict[bytes, None] = {}  # every frame and message that left, over all lives, once
         self.lie: Callable[[Aggregate, Aggregated], Aggregated] | None = None  # what its arithmetic makes of a sum
+        self.noise: Callable[[Trained], Trained] | None = None  # what its trainer makes of a gradient
         self.assassin: Callable[[ev.Effect], bool] | None = None  # whether to kill it after this effect
 
 
 class World:
-    """`size` nodes that validate and mine, then `miners` that only mine, then `clients` that do neither."""
+    """`size` nodes that validate and mine, then `candidates` that will validate once they are given a seat, then
+    `miners` that only mine, then `clients` that do neither."""
 
     def __init__(
         self,
@@ -78,17 +82,19 @@ class World:
         seed: int = 0,
         patience_ticks: int = 60,
         *,
+        candidates: int = 0,
         miners: int = 0,
         clients: int = 0,
         idle: int = 0,  # of the validators, the last so many, that do not mine
         absent: int = 0,  # the last so many nodes, that are not there at first
         twins: Collection[int] = (),  # the nodes whose key a second machine has too
+        heirs: Collection[int] = (),  # the nodes that have a next key for when the present one gives way
         **parameters: int,
     ) -> None:
         self.folder = folder
         self.random = Random(seed)
         self.clock = Clock()
-        seeds = [bytes([index + 1]) * 32 for index in range(size + miners + clients)]
+        seeds = [_seed(index) for index in range(size + candidates + miners + clients)]
         self.keys: tuple[Key, ...] = tuple(Signer(one, bytes(32)).key for one in seeds)
         self.validators = self.keys[:size]
         hired = [digest("customer", one) for one in seeds]
@@ -104,6 +110,7 @@ class World:
         self.network: Digest = genesis_digest(self.genesis)
         both = Settings(validator=True, miner=True, units=1, tasks=None, trainer=True)
         roles = [both] * (size - idle) + [replace(both, miner=False)] * idle
+        roles += [replace(both, miner=False)] * candidates
         roles += [replace(both, validator=False)] * miners
         roles += [replace(both, validator=False, miner=False, trainer=False)] * clients
         elsewhere = digest("another network")
@@ -116,10 +123,19 @@ class World:
         for key, place in self.twins.items():
             first = self.members[key]
             self.members[place] = Member(place, first.signer, first.abroad, first.customer, first.settings)
+        self.heirs: dict[Key, Key] = {}
+        for key in (self.keys[index] for index in sorted(heirs)):
+            first, seed_of_next = self.members[key], digest("heir", key)
+            signer = Signer(seed_of_next, self.network)
+            self.heirs[key] = signer.key
+            next_one = Member(signer.key, signer, Signer(seed_of_next, elsewhere), first.customer, first.settings)
+            next_one.offered = first.offered
+            self.members[signer.key] = next_one
         self.places: tuple[Place, ...] = tuple(self.members)
+        self.hearers = self.keys  # to whom liars tell one thing or another
         self._side = {place: index % 2 for index, place in enumerate(self.places)}  # of two twins, whose friend it is
         self.links = Network(self.places, self.clock, self.random)
-        self.checks = Checks(self.genesis, self.keys)
+        self.checks = Checks(self.genesis, (*self.keys, *self.heirs.values()))
         self.tamper: Callable[[Place, ev.Effect], ev.Effect | None] | None = None  # a liar at the wire
         self.corrupt: Callable[[Place, Snapshot | Part], Snapshot | Part | None] | None = (
             None  # what a peer makes of it
@@ -153,8 +169,8 @@ class World:
         member.node = Node(member.settings, self.genesis, member.signer, GOLDEN, member.disk.restored(boot))
         self._carry_out(member, member.node.start())
         life = member.life
-        for other in self.places:
-            if other != place and self.members[other].node is not None:
+        for other in self.neighbours(place):
+            if self.members[other].node is not None:
                 self.clock.later(self._latency(), lambda other=other: self._meet(place, other))  # type: ignore[misc]  # binds the loop's value
         self.tell(place, ev.WorkerReady(ev.ARITHMETIC, "cpu", GOLDEN), 2, life)
         if member.settings.trainer:
@@ -176,9 +192,26 @@ class World:
         member.inbox.clear()
         member.unsynced = []
         member.busy = member.tick_waits = False
-        for other in self.places:
-            if other != place:
-                self.input(other, ev.PeerDown(member.signer.key))
+        for other in self.neighbours(place):
+            self.input(other, ev.PeerDown(member.signer.key))
+
+    def succeed(self, key: Key) -> bool:
+        """Stop a node, and start it with its next key, if the ledger on its disk says that it is the account's now, and
+        who decides since then is certified; with the present one otherwise. Whether it has the next one."""
+        member, heir = self.members[key], self.members[self.heirs[key]]
+        self.stop(key)
+        found = member.disk.restored(bytes(32))
+        certified = found.certificate.header.height if found.certificate is not None else 0
+        ledger = Ledger.from_entries(found.entries, found.header) if found.header is not None else None
+        account = ledger.account(ledger.account_of(heir.signer.key)) if ledger is not None else None
+        passed_on = account is not None and account.node_key == heir.signer.key
+        if ledger is None or not passed_on or certified < ledger.seats().base:
+            self.start(key)
+            return False
+        heir.disk, heir.disk_ms, heir.tick_ms = member.disk, member.disk_ms, member.tick_ms
+        heir.disk.pass_on()
+        self.start(heir.place)
+        return True
 
     def doom(self, place: Place, effects: int) -> None:
         """Kill it when so many more of its effects have been carried out."""
@@ -196,6 +229,10 @@ class World:
         node = self.members[place].node
         assert node is not None, f"{short(place)} is stopped"
         return node
+
+    def neighbours(self, place: Place) -> list[Place]:
+        """Whom it meets: everybody."""
+        return [other for other in self.places if other != place]
 
     def running(self) -> list[Place]:
         return [place for place in self.places if self.members[place].node is not None]
@@ -284,12 +321,15 @@ class World:
             member.tick_waits = member.tick_waits and not isinstance(event, ev.Ticked)
             self.steps += 1
             try:
-                effects += member.node.step(event)
+                effects += self._step(member.node, event)
             except AssertionError as error:
                 self._failed(member, error)
                 return
             self.checks.stepped(member.place, member.node)
         self._carry_out(member, effects)
+
+    def _step(self, node: Node, event: ev.Input) -> list[ev.Effect]:
+        return node.step(event)
 
     def _failed(self, member: Member, error: AssertionError) -> None:
         """A broken invariant ends a node. That of a liar may be the fault of its lies."""
@@ -400,15 +440,17 @@ class World:
         there = self.place_of(to, place)
         if there is not None:
             event = ev.Framed(sender.signer.key, data)
-            self.links.send(place, there, len(data), lambda: self.input(there, event))
+            kind = kind_of(data) if self.links.losing else ""
+            self.links.send(place, there, len(data), lambda: self.input(there, event), kind)
 
     def publish(self, place: Place, topic: str, data: bytes) -> None:
         """Gossip leaves."""
         self.members[place].sent[data] = None
         event = ev.Gossiped(topic, data)
+        kind = kind_of(data) if self.links.losing else ""
         for other in self.places:
             if other != place:
-                self.links.gossip(place, other, len(data), lambda other=other: self.input(other, event))  # type: ignore[misc]  # binds the loop's value
+                self.links.gossip(place, other, len(data), lambda other=other: self.input(other, event), kind)  # type: ignore[misc]  # binds the loop's value
 
     def place_of(self, key: Key, seen_from: Place) -> Place | None:
         """Where whoever has this key stands: of two twins, the one that this place knows; None where it knows neither,
@@ -498,8 +540,14 @@ class World:
         done: Answer = self._workers.do(job)
         if member.lie is not None and isinstance(job, Aggregate) and isinstance(done, Aggregated):
             done = member.lie(job, done)
-        member.disk.held.update(blobs_of(done))
+        if member.noise is not None and isinstance(done, Trained):
+            done = member.noise(done)
+        self._produced(member, done)
         self.input(member.place, ev.JobDone(done), life)
+
+    def _produced(self, member: Member, done: Answer) -> None:
+        """Its workers have written what the answer names."""
+        member.disk.held.update(blobs_of(done))
 
     # A task, and operations
 
@@ -540,6 +588,11 @@ class World:
     def check(self) -> None:
         """What was checked at every step holds, and every height can be proved by somebody."""
         self.checks.finish()
+
+
+def _seed(index: int) -> bytes:
+    """The secret of a node's key."""
+    return bytes([index + 1]) * 32 if index < 255 else digest("seed", index.to_bytes(4, "big"))
 
 
 def _unheard(_: str) -> None:

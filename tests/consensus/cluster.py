@@ -256,7 +256,7 @@ class Member:
         self.owed: int | None = None
         self.seat: Replica | None = None
         if self.signer.key in group:
-            self.seat = Replica(self.signer, group, patience_ticks=self.cluster.patience, window=self.cluster.window)
+            self.seat = self.cluster.replica(self, group)
             executed = self.headers[-1] if self.headers else None
             boot = digest("boot", bytes([self.index]), self.life.to_bytes(8, "big")) if asks else None
             certificate = self.certificates.get(self.certified)
@@ -378,7 +378,7 @@ class Member:
             self.headers.append(header)
             self.batches.append(batch)
             self.executed.update(operations_of(batch))
-            self._reseat(header.height, batch)
+            self.reseat(header.height, batch)
 
         self._write(store)
         self.cluster.on_executed(self, header)
@@ -389,7 +389,7 @@ class Member:
         self.wait()
         return header
 
-    def _reseat(self, height: int, batch: Batch) -> None:
+    def reseat(self, height: int, batch: Batch) -> None:
         """The application: who decides the next height, and whether there will be others."""
         if self.change is not None and self.change.height == height:
             self.eras.append(Group(NETWORK, self.change.keys, height, self.eras[-1].keys))
@@ -644,7 +644,7 @@ class Cluster:
             for one in sender.lie(self, sender, to, said):
                 self.post(sender.index, to, one)
             return
-        self._check_vote(sender, said.signed)
+        self.check_vote(sender, said.signed)
         self.post(sender.index, to, said)
 
     def post(self, sender: int, to: int, thing: Thing) -> None:
@@ -670,6 +670,10 @@ class Cluster:
                 self._verified[signed] = None
         return self._verified[signed]
 
+    def replica(self, member: Member, group: Group) -> Replica:
+        """What a member with a seat begins an era, or a life, with."""
+        return Replica(member.signer, group, patience_ticks=self.patience, window=self.window)
+
     # What must hold
 
     def on_executed(self, member: Member, header: Header) -> None:
@@ -692,7 +696,7 @@ class Cluster:
             assert not self.members[guilty].honest, self.say_where(f"n{member.index} accused the honest n{guilty}")
             self.accusations.append(accusation)
 
-    def _check_vote(self, sender: Member, signed: Signed) -> None:
+    def check_vote(self, sender: Member, signed: Signed) -> None:
         message = self.verified(signed)
         assert message is not None, self.say_where(f"n{sender.index} sent what nobody can verify")
         if message.sender != sender.signer.key:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from potd.consensus.events import Broadcast, Effect, Held, Judged, Persist, Received, Send
+from potd.consensus.events import Broadcast, Deliver, Effect, Executed, Held, Judged, Persist, Received, Send, Ticked
 from potd.consensus.replica import Replica
 from potd.wire.blocks import Batch, Certificate, Header, batch_digest
 from potd.wire.codec import decode
@@ -22,11 +22,12 @@ from potd.wire.consensus import (
 )
 from potd.wire.envelope import Signed, Verified, attestation_of
 from potd.wire.ids import digest
-from tests.consensus.cluster import batch_of, group, signer
+from tests.consensus.cluster import batch_of, group, headers, signer
 
 PATIENCE = 10
 WINDOW = 8
-A, B = batch_of(b"a"), batch_of(b"b")
+A, B, C = batch_of(b"a"), batch_of(b"b"), batch_of(b"c")
+FIRST, SECOND = headers(A, B)
 BOOT = digest("boot", b"")
 
 
@@ -116,6 +117,29 @@ def sent(effects: Iterable[Effect], kind: type[Any]) -> list[Any]:
         )
         bodies += [_body(signed, kind)] if isinstance(signed, Signed) else []
     return [one for one in bodies if one is not None]
+
+
+def ticks(one: Replica, count: int) -> list[Effect]:
+    return [effect for _ in range(count) for effect in one.step(Ticked())]
+
+
+def new_primary(*view_changes: Verified[ViewChange]) -> list[Effect]:
+    """What n1 does with the view changes of others to its view 1."""
+    one = replica(1)
+    return [effect for message in view_changes for effect in one.step(Received(message))]
+
+
+def executed(*batches: bytes) -> Replica:
+    """A backup (n1 of four) that has executed these batches."""
+    backup = replica(1)
+    made = [batch_of(one) for one in batches]
+    for seq, (batch, header) in enumerate(zip(made, headers(*made), strict=True), start=1):
+        propose(backup, batch, seq)
+        backup.step(Received(agreement(2, batch, seq)))
+        backup.step(Received(commitment(2, batch, seq)))
+        assert of_kind(backup.step(Received(commitment(3, batch, seq))), Deliver)
+        backup.step(Executed(header))
+    return backup
 
 
 def persisted(effects: Iterable[Effect]) -> list[object]:

@@ -26,6 +26,7 @@ from potd.consensus.replica import Replica
 from potd.wire.blocks import NULL, Certificate, Header, batch_digest
 from potd.wire.consensus import Commit, NewView, Prepare, PrePrepare, Refusal, Status, ViewChange
 from potd.wire.envelope import Verified
+from potd.wire.rounds import Report
 from tests.consensus.cluster import NETWORK, Cluster, Lie, Member, Said, headers, operations_of, seats, signer
 from tests.consensus.liars import any_lie, mute_as_primary
 from tests.consensus.parts import (
@@ -242,6 +243,12 @@ def test_whoever_has_no_seat_is_false_only_about_heights_that_are_ours_for_sure(
             NewView(1, (leave(9).signed,), ()),
         ):
             assert [type(effect) for effect in one.step(said(stranger, others))] == [Ignore], others
+
+
+def test_a_strangers_word_that_is_not_for_consensus_raises_nothing() -> None:
+    word = Report(bytes(32), 0, 0, (), (), ())
+    assert [type(effect) for effect in new_replica(2).step(said(9, word))] == [Ignore]
+    assert [type(effect) for effect in new_replica(2).step(said(3, word))] == [Reject]
 
 
 def test_once_the_end_is_known_what_lies_beyond_is_others_and_what_does_not_is_ours() -> None:

@@ -118,3 +118,12 @@ def test_a_refusal_is_remembered_over_a_restart() -> None:
     assert Send(signer(2).key, word.signed) in effects
     assert before.signer.network == NETWORK
     assert not any(isinstance(one, Broadcast) for one in after.step(Judged(0, 1, NAME, "")))
+
+
+def test_what_was_refused_and_is_not_carried_over_is_not_in_flight_for_the_next_primary() -> None:
+    """It would let operations wait for the end of what nobody will order again, and so for ever."""
+    backup = refusing()
+    for index in (2, 3):
+        backup.step(Received(leave(index)))
+    assert backup.is_primary and backup.view == 1
+    assert backup.in_flight() == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import re
 import types
@@ -99,3 +100,53 @@ def test_decisions_are_numbered_without_gaps_and_say_their_own_number() -> None:
     numbers = range(1, len(pages) + 1)
     assert [page.name[:5] for page in pages] == [f"{number:04}-" for number in numbers]
     assert [page.read_text().split(".", 1)[0] for page in pages] == [f"# {number}" for number in numbers]
+
+
+def test_the_architecture_lists_every_module_and_no_other() -> None:
+    page = (TOP / "docs" / "ARCHITECTURE.md").read_text()
+    listed = dict(re.findall(r"^\| `([a-z][a-z0-9.]*)` \| (.*`.*) \|$", page, re.MULTILINE))
+    for folder in sorted(path.parent for path in (TOP / "potd").rglob("__init__.py")):
+        package = ".".join(folder.relative_to(TOP / "potd").parts)
+        if not package or package == "trainer.digits":
+            continue  # the command, and a folder of data
+        inside = {path.stem for path in folder.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+        named = set(re.findall(r"`(\w+)/?`", listed[package]))
+        assert named - {"__main__"} == inside - {"__init__", "__main__"}, package
+
+
+# What the ledger's modules have in sentences that no receipt says.
+NO_REASONS = {
+    "nonce {} is far ahead of {}",  # to whom asks: it is not ordered
+    "a {} that contradicts its {}",  # of whom is guilty
+    "its batch at {} in view {} was refused by a quorum",
+    "evidence with a {}",  # completed below by what a signature may be
+    "rig class",
+}
+
+
+def sentences(module: str) -> set[str]:
+    """The texts of a module that are more than a word, with {} where something is put in."""
+    tree = ast.parse((TOP / "potd" / "ledger" / f"{module}.py").read_text())
+    passed: set[ast.AST] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr | ast.Assert | ast.Raise):
+            passed.update(ast.walk(node) if not isinstance(node, ast.Expr) else [node.value])
+        elif isinstance(node, ast.JoinedStr):
+            passed.update(one for one in ast.walk(node) if one is not node)
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr) and node not in passed:
+            found.add("".join(str(one.value) if isinstance(one, ast.Constant) else "{}" for one in node.values))
+        elif isinstance(node, ast.Constant) and node not in passed and isinstance(node.value, str):
+            found |= {node.value} if " " in node.value.strip() else set()
+    return found
+
+
+def test_the_protocol_gives_every_reason_of_a_receipt_as_the_ledger_says_it() -> None:
+    section = PROTOCOL.split("## 17. Receipts, word for word\n", 1)[1].split("\n## ", 1)[0]
+    spans = re.findall(r"`([^`\n]+)`", section)
+    said = {re.sub(r"\{[^}]*\}", "{}", one) for one in spans if " " in one.strip()}
+    in_code = set().union(*map(sentences, ("accounts", "evidence", "seats", "tasks", "training")))
+    assert in_code >= NO_REASONS
+    assert (in_code - NO_REASONS) - said == set()
+    assert said - in_code == {"evidence with a wrong signature on {}"}

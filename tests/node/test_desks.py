@@ -7,19 +7,21 @@ from dataclasses import replace
 
 from potd.ledger.state import Ledger
 from potd.node.tasks import Desks, view_of
+from potd.rounds.events import Opened
 from potd.rounds.keeper import Desk
 from potd.rounds.part import Roles
 from potd.rounds.tally import Electorate
+from potd.wire.envelope import Signer
 from potd.wire.ids import NOTHING, TaskId, digest
 from tests.ledger.world import World
 
 NOBODY = Electorate(NOTHING, (), 1, 1)
 
 
-def desks_of(world: World) -> Desks:
+def desks_of(world: World, who: int = 1, key: Signer | None = None) -> Desks:
     roles = Roles(
-        world.people[1],
-        world.ids[1],
+        key or world.people[who],
+        world.ids[who],
         NOBODY,
         validator=False,
         miner=True,
@@ -89,3 +91,18 @@ def test_a_seal_from_which_nobody_was_absent_leaves_seats_and_windows_as_they_we
     assert after is not None
     assert after.phase != before.phase
     assert (after.seats is before.seats, after.window is before.window) == (True, True)
+
+
+def test_a_miner_whose_key_was_rotated_enrols_afresh_with_the_new_one() -> None:
+    world = World()
+    task = world.opened(5, 6, rounds=9)
+    coming = Signer(b"\x77" * 32, world.ledger.network)
+    old, desks = desks_of(world, 5, world.people[5]), desks_of(world, 5, coming)
+    for one, due in ((old, []), (desks, [task])):
+        tell(one, world.ledger, task)
+        one.parts[task].opened = Opened((), (), ())
+        assert one.to_enrol(None, 0, {}) == due
+    assert world.reasons(world.rekey(5, node=coming)) == [""]
+    assert world.reasons(world.enrol(5, task)) == [""]
+    tell(desks, world.ledger, task)
+    assert desks.to_enrol(None, 0, {}) == []

@@ -310,6 +310,17 @@ def test_a_certificate_of_later_validators_is_a_hint_and_held_against_nobody(tmp
     check(world)
 
 
+def test_a_late_certificate_of_the_validators_before_is_no_fault_of_who_passes_it_on(tmp_path: Path) -> None:
+    world = network(tmp_path, 2)
+    admit(world, world.keys[-1])
+    world.run(turned(world, {*world.keys[:4], world.keys[-1]}), 900)
+    node, known = world.node(world.keys[4]), world.members[world.keys[4]].disk.certificates
+    late = next(known[height] for height in sorted(known, reverse=True) if height < node.group.base)
+    assert node.heeds(late)
+    assert not node.heeds(replace(late, attestations=late.attestations[1:]))
+    assert not node.heeds(replace(late, header=replace(late.header, state=bytes(32))))
+
+
 def test_a_primary_that_does_not_bring_an_idle_network_to_the_end_is_replaced(tmp_path: Path) -> None:
     world = network(tmp_path, 3, miners=0)
     lazy, new = world.keys[0], world.keys[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import signal
 import socket
@@ -17,8 +18,12 @@ import pytest
 from potd.cli.control import ask
 from potd.cli.exits import Failure
 from potd.config.genesis import write_genesis
-from potd.config.home import Home, public_key, write_key
-from potd.wire.genesis import PROTOCOL, Allotment, Genesis, Parameters
+from potd.config.home import Home, public_key, read_key, write_key
+from potd.wire.codec import encode
+from potd.wire.envelope import Signer
+from potd.wire.genesis import PROTOCOL, Allotment, Genesis, Parameters, genesis_digest
+from potd.wire.ids import NOTHING, account_id
+from potd.wire.operations import Possession, Rekey
 
 pytestmark = pytest.mark.slow
 
@@ -239,6 +244,49 @@ def test_a_validator_without_a_seat_says_so_and_follows(tmp_path: Path, start: S
     daemon = start(home(tmp_path, 2, roles='["validator"]'))
     assert daemon.until_up()["seat"] == "none"
     daemon.until_said("has no seat among the validators")
+
+
+NEXT = b"\x02" * 32
+
+
+def test_a_daemon_goes_on_with_its_next_key_by_itself_and_stops_when_it_is_told_to(
+    tmp_path: Path, start: Start
+) -> None:
+    place = home(tmp_path, roles='["validator"]')
+    daemon = start(place)
+    before = daemon.until_up()
+    place.config.write_text(place.config.read_text() + "storage_bytes_max = 100_000_000\n")
+    daemon.process.send_signal(signal.SIGHUP)
+    daemon.until(lambda one: one["blobs_bytes_max"] == 100_000_000, "reloaded")
+    daemon.until(lambda one: "asking" not in one["doing"], "ready to vote")
+    write_key(place.key_next, NEXT)
+    new = ask(place.path, "rotate", patience_s=PATIENCE_S)["key"]
+    after = daemon.until(lambda one: one["key"] == new and one["seat"] == "1 of 1", "alive with the next key")
+    assert (after["account"], daemon.process.poll()) == (before["account"], None)
+    assert read_key(place.key) == NEXT
+    assert after["blobs_bytes_max"] == 100_000_000
+    paid = ask(place.path, "transfer", to="ab" * 32, amount_micro=1, patience_s=PATIENCE_S)
+    assert paid["height"] > after["height"]
+    ask(place.path, "stop")
+    assert daemon.process.wait(5) == 0
+
+
+def test_a_daemon_without_the_key_that_has_its_seat_says_what_to_do(tmp_path: Path, start: Start) -> None:
+    place = home(tmp_path, roles='["validator"]')
+    owner, coming = (Signer(seed, genesis_digest(network())) for seed in (read_key(place.key), NEXT))
+    account = account_id(owner.key)
+    proof = coming.sign(Possession(account)).signature
+    signed = base64.b64encode(encode(owner.sign(Rekey(account, 0, NOTHING, coming.key, proof)))).decode()
+    daemon = start(place)
+    daemon.until(lambda one: "asking" not in one["doing"], "ready to vote")
+    ask(place.path, "operation", signed=signed, patience_s=PATIENCE_S)
+    told = daemon.until(lambda one: "successor" in one, "replaced")
+    to_do = f"key {coming.key.hex()[:8]} has taken over from this node's: put it into node.key.next, and restart"
+    assert (told["successor"], told["doing"], told["seat"].split()[0]) == (coming.key.hex(), to_do, "ended")
+    daemon.until_said(to_do)
+    daemon.stop()
+    write_key(place.key_next, NEXT)
+    assert start(place).until_up()["key"] == coming.key.hex()
 
 
 def test_a_device_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from potd.node.events import (
 from potd.runtime.blobs import BlobStore
 from potd.runtime.fetcher import Fetcher
 from potd.runtime.journal import Journal, open_journal
-from potd.runtime.pump import BYTES_OF_ALL_MAX, FRAMES_OF_ONE_MAX, INPUT_BYTES, Pump
+from potd.runtime.pump import BYTES_OF_ALL_MAX, FRAMES_OF_ONE_MAX, INPUT_BYTES, News, Pump
 from potd.runtime.refusals import ALLOWED, Refusals
 from potd.wire.ids import NO_BLOB
 from potd.wire.jobs import Apply, Failed
@@ -318,11 +318,11 @@ def test_refusals_are_counted_and_a_peer_that_uses_up_its_allowance_is_dropped(t
     on_bench(tmp_path, Machine(lambda event: [Refuse(key(2), "garbage")] * ALLOWED), play)
 
 
-def test_listeners_hear_executed_heights_and_events_after_they_are_durable(tmp_path: Path) -> None:
+def test_listeners_hear_heights_certificates_and_events_after_they_are_durable(tmp_path: Path) -> None:
     store, tell = Store(header(1), batch(1), ()), Tell("moved", bytes(32), (("round", 1),))
 
     async def play(bench: Bench) -> None:
-        heard: list[tuple[Store | Tell, int]] = []
+        heard: list[tuple[News, int]] = []
         stop = bench.pump.listen(lambda event: heard.append((event, bench.journal.recover().header is not None)))
         bench.run()
         await bench.pump.take(Ticked())

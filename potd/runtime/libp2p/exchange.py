@@ -1,6 +1,7 @@
 """Peers that introduce others. Knows addresses, not how to dial them."""
 
 import random
+from collections.abc import Sequence
 
 import trio
 
@@ -15,7 +16,7 @@ INTRODUCED_MAX = 32
 
 
 class Exchange:
-    """Asks peers for more peers while there are too few, and answers who asks us."""
+    """Asks peers for more peers while there are too few, or one that we seek is lacking, and answers who asks us."""
 
     def __init__(
         self,
@@ -35,21 +36,29 @@ class Exchange:
         self._asker = asker
         self._dialler = dialler
         self._known: dict[NodeKey, tuple[Address, int]] = {}  # learnt from peers, with the failures since
+        self._sought: frozenset[NodeKey] = frozenset()
+
+    def seek(self, keys: Sequence[NodeKey]) -> None:
+        """Find these, however many others are up."""
+        self._sought = frozenset(keys) - {self._key}
+        self._peers.met.set()
 
     def introduce(self, asker: Peer) -> bytes:
-        """Up to `INTRODUCED_MAX` addresses of peers that are up, in a random order."""
+        """Up to `INTRODUCED_MAX` addresses of peers that are up: first of those whom we seek ourselves, in a random
+        order."""
         addresses = [
-            str(address)
+            address
             for peer in self._peers.up()
             if peer is not asker
             for address in peer.announced[:2]
             if asker.loopback or not address.loopback
         ]
         random.shuffle(addresses)
-        return "\n".join(addresses[:INTRODUCED_MAX]).encode()
+        addresses.sort(key=lambda address: address.key not in self._sought)
+        return "\n".join(str(address) for address in addresses[:INTRODUCED_MAX]).encode()
 
     async def run(self) -> None:
-        """Ask peers for more peers while there are too few."""
+        """Ask peers for more peers while there are too few, or one that we seek is lacking."""
         config = self._config
         while True:
             with trio.move_on_after(config.peers_every_s * random.uniform(0.8, 1.2)):
@@ -57,24 +66,36 @@ class Exchange:
                 await trio.sleep(min(1.0, config.peers_every_s))  # it may know more in a moment
             self._peers.met = trio.Event()
             up = self._peers.up()
-            if not up or len(up) >= config.peers_target:
+            if not up:
+                self.introduced(())  # to whom we were introduced before
+                continue
+            if len(up) >= config.peers_target and self._sought <= self._peers.connected.keys():
                 continue
             peer = random.choice(up)
             try:
                 answer = await self._asker.ask(peer.key, PEERS, b"", answer_bytes_max=16 << 10, patience_s=5)
             except (Refused, Unreachable):
                 continue
-            for address in parse_addresses(answer, INTRODUCED_MAX):
-                if address.key != self._key and (peer.loopback or not address.loopback):
-                    self._learn(address)
-            known = [address for address, _ in self._known.values() if address.key not in self._peers.connected]
-            random.shuffle(known)
-            for address in known[: config.peers_target - len(up)]:
-                if not self._dialler.at_it(address.key):
-                    self._nursery.start_soon(self._try, address)
+            told = parse_addresses(answer, INTRODUCED_MAX)
+            self.introduced([address for address in told if peer.loopback or not address.loopback])
+
+    def introduced(self, addresses: Sequence[Address]) -> None:
+        """Dial those whom we seek, and as many others as are lacking, of all that we were told of."""
+        for address in addresses:
+            if address.key != self._key:
+                self._learn(address)
+        known = [address for address, _ in self._known.values() if address.key not in self._peers.connected]
+        random.shuffle(known)
+        sought = [address for address in known if address.key in self._sought]
+        others = [address for address in known if address.key not in self._sought]
+        room = max(0, self._config.peers_target - len(self._peers.up()) - len(sought))
+        for address in (*sought, *others[:room]):
+            if not self._dialler.at_it(address.key):
+                self._nursery.start_soon(self._try, address)
 
     def _learn(self, address: Address) -> None:
-        if address.key in self._known or len(self._known) >= self._config.addresses_max:
+        full = len(self._known) >= self._config.addresses_max
+        if address.key in self._known or (full and address.key not in self._sought):
             return
         if not self._connections.banned(address.key):
             self._known[address.key] = (address, 0)

@@ -20,7 +20,7 @@ from libp2p.transport.upgrader import TransportUpgrader
 from multiaddr import Multiaddr
 
 from potd.runtime.libp2p import patches
-from potd.runtime.libp2p.addresses import id_of
+from potd.runtime.libp2p.addresses import Address, id_of
 from potd.runtime.libp2p.ask import Answerer, Asker, ask_protocols
 from potd.runtime.libp2p.backlog import Backlog
 from potd.runtime.libp2p.connections import Connections, Notifee
@@ -138,6 +138,14 @@ class Host:
         """See `Network.drop`."""
         self._exchange.forget(key)
         self.connections.drop(key, reason)
+
+    def introduce(self, addresses: Sequence[Address]) -> None:
+        """See `Libp2pNetwork.introduce`."""
+        self._exchange.introduced(addresses)
+
+    def seek(self, keys: Sequence[NodeKey]) -> None:
+        """See `Libp2pNetwork.seek`."""
+        self._exchange.seek(keys)
 
     def _new_swarm(self) -> patches.PlainSwarm:
         """TCP with Noise and Yamux, and nothing else."""

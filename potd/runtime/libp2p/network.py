@@ -167,6 +167,21 @@ class Libp2pNetwork:
         if not self._closing:
             self._crossing.to_trio(self._host.dialler.dial, parsed)
 
+    def seek(self, keys: Sequence[NodeKey]) -> None:
+        """Connect to these, instead of those given before, once a peer tells where they are, however many are up."""
+        if not self._closing:
+            self._crossing.to_trio(self._host.seek, keys)
+
+    def introduce(self, addresses: Sequence[str]) -> None:
+        """Try these multiaddrs, as if a peer had told of them. Raises ValueError on a bad one."""
+        parsed = [parse_address(text) for text in addresses]
+        if not self._closing:
+            self._crossing.to_trio(self._host.introduce, parsed)
+
+    def known(self) -> tuple[str, ...]:
+        """Where those who are up say that they can be dialled, ordered by key."""
+        return self._host.peers.announced()
+
     def drop(self, peer: NodeKey, reason: str) -> None:
         if not self._closing:
             self._crossing.to_trio(self._host.drop, peer, reason)

@@ -150,6 +150,11 @@ class Peers:
             if peer.instance is not None or peer.guest
         )  # fmt: skip
 
+    def announced(self) -> tuple[str, ...]:
+        """See `Libp2pNetwork.known`. From either thread."""
+        up = sorted(self.connected.copy().values(), key=lambda peer: peer.key)
+        return tuple(str(address) for peer in up if peer.instance is not None for address in peer.announced)
+
     def counters(self) -> dict[str, int]:
         """See `Network.counters`. From either thread."""
         with self._lock:

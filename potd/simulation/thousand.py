@@ -1,0 +1,327 @@
+"""A day of a large network: miners come and go, members lie, customers pay each other, and how often all went well.
+
+A minute is good if every probe offered in it was committed in time, and no round was over its deadline by too much.
+"""
+
+from __future__ import annotations
+
+import resource
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from potd.ledger.entries import Phase
+from potd.node import events as ev
+from potd.simulation.adversary import LIES, MINERS_LIES, Adversary
+from potd.simulation.checks import Violation
+from potd.simulation.crowd import PAYLOAD_BYTES, VALIDATOR_TICK_MS, Crowd
+from potd.simulation.memo import shared
+from potd.simulation.network import Place
+from potd.simulation.run import SCRATCH
+from potd.simulation.schedule import Liar
+from potd.wire.envelope import Signed
+from potd.wire.ids import short
+
+HOUR_MS = 3_600_000
+MINUTE_MS = 60_000
+WARM_UP_MS = 30_000  # until all have met and the task is known
+PROBE_LIMIT_MS = 10_000
+OVERRUN_PERCENT = 120
+CHURN_PERCENT = 10  # of the miners, in an hour
+AWAY_MS = (5 * MINUTE_MS, 40 * MINUTE_MS)
+PATIENCE_TICKS = 5
+REVEAL_TICKS = 60
+DEADLINE_TICKS = 270
+LIARS_AMONG_MINERS = 10  # one in so many
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is run."""
+
+    seed: int = 0
+    hours: float = 24
+    validators: int = 31
+    miners: int = 1_000
+    probe_seconds: int = 10
+
+
+@dataclass
+class Round:
+    """One round as the ledger shows it, in milliseconds."""
+
+    number: int
+    opened: int
+    deadline: int
+    sealed: int | None = None
+    ended: int | None = None
+    counted: int = 0
+
+    def late_from(self) -> int:
+        """When it is over its deadline by too much: that of the commitments, and the time to reveal."""
+        return self.opened + (self.deadline + REVEAL_TICKS * VALIDATOR_TICK_MS) * OVERRUN_PERCENT // 100
+
+
+@dataclass
+class Findings:
+    """What was seen while it ran."""
+
+    offered: dict[bytes, int] = field(default_factory=dict)  # probes not committed yet, by signature, since when
+    executed: Counter[bytes] = field(default_factory=Counter)  # at how many honest validators
+    latencies: list[tuple[int, int]] = field(default_factory=list)  # offered at, taken
+    rounds: list[Round] = field(default_factory=list)
+    views: dict[int, str] = field(default_factory=dict)  # entered by anybody honest, and why
+    killed: int = 0
+
+
+class Thousand:
+    """One run."""
+
+    def __init__(self, shape: Shape, folder: Path, say: Callable[[str], None]) -> None:
+        self.shape = shape
+        self.found = Findings()
+        self._say = say
+        self._began = time.monotonic()
+        self.crowd = Crowd(
+            folder,
+            shape.validators,
+            shape.miners,
+            shape.seed,
+            patience_ticks=PATIENCE_TICKS,
+            reveal_ticks=REVEAL_TICKS,
+            lapses_max=255,
+        )
+        self._chance = self.crowd.random
+        self._needed = (shape.validators - 1) // 3 + 1  # answers that a client waits for [4.1]
+        self._from = self._until = 0
+
+    def report(self) -> dict[str, Any]:
+        """Run it, and say what was found."""
+        violation = ""
+        try:
+            self._run()
+            self.crowd.check()
+        except Violation as error:
+            violation = f"at {self.crowd.now} ms: {error}"
+        return self._findings(violation)
+
+    def _run(self) -> None:
+        crowd, shape = self.crowd, self.shape
+        self._pass(WARM_UP_MS)
+        liars = self._liars()
+        lying = {one.who for one in liars}
+        honest = [key for index, key in enumerate(crowd.validators) if index not in lying]
+        self._honest = frozenset(honest)
+        crowd.watchers.append(self._watch)
+        held = set(crowd.members[honest[0]].disk.held)
+        crowd.submit(
+            rounds=2**31,
+            by=honest[0],
+            miners_min=max(2, shape.miners // 2),
+            pay_micro=100,
+            deadline_ticks_min=DEADLINE_TICKS,
+            deadline_ticks_max=DEADLINE_TICKS,
+        )
+        for ref in sorted(crowd.members[honest[0]].disk.held - held):
+            crowd.has(honest[0], ref)
+        Adversary(crowd, liars)
+        self._from, self._until = crowd.now, crowd.now + int(shape.hours * HOUR_MS)
+        self._probe(honest)
+        self._churn()
+        self._look()
+        self._pass(self._until - crowd.now)
+
+    def _pass(self, ms: int) -> None:
+        clock = self.crowd.clock
+        end = clock.now + ms
+        clock.later(ms, lambda: None)
+        while clock.now < end:
+            clock.step()
+
+    def _liars(self) -> tuple[Liar, ...]:
+        """f of the validators, and a part of the miners."""
+        shape, chance = self.shape, self._chance
+        found = []
+        for who in sorted(chance.sample(range(shape.validators), (shape.validators - 1) // 3)):
+            found.append(Liar(who, tuple(chance.sample(sorted(LIES), chance.choice((1, 1, 2, 3))))))
+        miners = range(shape.validators, shape.validators + shape.miners)
+        for who in sorted(chance.sample(miners, shape.miners // LIARS_AMONG_MINERS)):
+            found.append(Liar(who, (chance.choice(sorted(MINERS_LIES)),)))
+        return tuple(found)
+
+    # What happens
+
+    def _probe(self, honest: list[Place]) -> None:
+        """A customer of some honest validator pays somebody, now and again."""
+        place = self._chance.choice(honest)
+        self.crowd.offer(place)
+        self.found.offered[self.crowd.members[place].offered[-1].signature] = self.crowd.now
+        if self.crowd.now + self.shape.probe_seconds * 1_000 < self._until:
+            self.crowd.clock.later(self.shape.probe_seconds * 1_000, lambda: self._probe(honest))
+
+    def _churn(self) -> None:
+        """A miner dies, and starts again from its disk later."""
+        crowd, chance = self.crowd, self._chance
+        crowd.clock.later(int(chance.expovariate(self.shape.miners * CHURN_PERCENT / 100 / HOUR_MS)), self._churn)
+        place = chance.choice(crowd.keys[self.shape.validators :])
+        if (self.found.killed and crowd.members[place].node is not None) or not self.found.killed:
+            self.found.killed += 1
+            crowd.stop(place)
+            crowd.clock.later(chance.randint(*AWAY_MS), lambda: crowd.start(place))
+
+    def _look(self) -> None:
+        """Tell how far it has come, every tenth of an hour."""
+        crowd = self.crowd
+        crowd.clock.later(HOUR_MS // 10, self._look)
+        last = self.found.rounds[-1] if self.found.rounds else None
+        self._say(
+            f"{(crowd.now - self._from) / HOUR_MS:.1f} h, {time.monotonic() - self._began:.0f} s, {memory_mb()} MB: "
+            f"height {crowd.checks.ledger.height}, round {last.number if last is not None else '-'}, "
+            f"{crowd.steps} steps, {len(self.found.offered)} probes under way, view {max(self.found.views, default=0)}"
+        )
+
+    # What is seen
+
+    def _watch(self, place: Place, effect: ev.Effect) -> None:
+        if place not in self._honest:
+            return
+        match effect:
+            case ev.Store(header, batch, _):
+                if header.height == self.crowd.checks.ledger.height:
+                    self._follow()
+                for record in batch.records:
+                    if isinstance(record, Signed) and record.signature in self.found.offered:
+                        self._executed(record.signature)
+            case ev.Log(_, text) if text.startswith("entered view "):
+                number, _, reason = text.removeprefix("entered view ").partition(": ")
+                self.found.views.setdefault(int(number), reason)
+            case _:
+                pass
+
+    def _executed(self, probe: bytes) -> None:
+        self.found.executed[probe] += 1
+        if self.found.executed[probe] == self._needed:
+            since = self.found.offered.pop(probe)
+            self.found.latencies.append((since, self.crowd.now - since))
+            del self.found.executed[probe]
+
+    def _follow(self) -> None:
+        """What the newest height has made of the round."""
+        crowd = self.crowd
+        task = next(iter(crowd.checks.ledger.tasks()), None)
+        if task is None or task.phase not in (Phase.TRAINING, Phase.REVEALING):
+            return
+        rounds = self.found.rounds
+        if not rounds or rounds[-1].number != task.round:
+            if rounds:
+                rounds[-1].ended = crowd.now
+            rounds.append(Round(task.round, crowd.now, task.deadline_ticks * VALIDATOR_TICK_MS))
+        if task.phase == Phase.REVEALING and rounds[-1].sealed is None:
+            rounds[-1].sealed = crowd.now
+            rounds[-1].counted = len(task.sealed)
+
+    # What was found
+
+    def _bad_minutes(self) -> dict[int, str]:
+        """By number; the last one may not have been over."""
+        bad: dict[int, str] = {}
+        late = [(since, f"a probe took {taken} ms") for since, taken in self.found.latencies if taken > PROBE_LIMIT_MS]
+        late += [(since, "a probe was not committed") for since in self.found.offered.values()]
+        for since, reason in late:
+            if since + PROBE_LIMIT_MS <= self._until:
+                bad.setdefault((since - self._from) // MINUTE_MS, reason)
+        for one in self.found.rounds:
+            ended = one.ended if one.ended is not None else self.crowd.now
+            for at in range(one.late_from(), ended, MINUTE_MS):
+                bad.setdefault((at - self._from) // MINUTE_MS, f"round {one.number} was over its deadline")
+        return bad
+
+    def _findings(self, violation: str) -> dict[str, Any]:
+        crowd, shape, found = self.crowd, self.shape, self.found
+        minutes = max(1, (crowd.now - self._from) // MINUTE_MS)
+        bad = self._bad_minutes()
+        taken = sorted(one for _, one in found.latencies)
+        ended = [one for one in found.rounds if one.ended is not None]
+        lengths = sorted((one.ended or 0) - one.opened for one in ended)
+        size, rounds = shape.validators + shape.miners, max(1, len(ended))
+        lines = crowd.lines
+        bonds = {seat.key: seat.bond_micro for seat in crowd.checks.ledger.seats().seats}
+        task = next(iter(crowd.checks.ledger.tasks()), None)
+
+        def among(counter: Counter[Place], places: tuple[Place, ...]) -> int:
+            return sum(counter[place] for place in places) // max(1, len(places)) // rounds
+
+        mesh = sum(crowd.gossiped.values()) * 8 // rounds
+        mesh_bytes = sum(crowd.gossiped_bytes.values()) * 8 // rounds
+        miners = crowd.keys[shape.validators :]
+        return {
+            "profile": "thousand",
+            "seed": shape.seed,
+            "validators": shape.validators,
+            "miners": shape.miners,
+            "liars": {"validators": (shape.validators - 1) // 3, "miners": shape.miners // LIARS_AMONG_MINERS},
+            "virtual_hours": round((crowd.now - self._from) / HOUR_MS, 3),
+            "violation": violation,
+            "forks": 0 if not violation else None,
+            "uptime_percent": round(100 * (minutes - len(bad)) / minutes, 3),
+            "bad_minutes": {str(minute): reason for minute, reason in sorted(bad.items())},
+            "probes": len(found.latencies) + len(found.offered),
+            "probes_late": sum(1 for one in taken if one > PROBE_LIMIT_MS) + len(found.offered),
+            "commit_ms": {"p50": _part(taken, 50), "p99": _part(taken, 99), "max": taken[-1] if taken else 0},
+            "heights": crowd.checks.ledger.height,
+            "view_changes": [f"{view}: {reason}" for view, reason in sorted(found.views.items())],
+            "rounds": len(ended),
+            "rounds_counted": task.counted_rounds if task is not None else 0,
+            "round_ms": {"p50": _part(lengths, 50), "max": lengths[-1] if lengths else 0},
+            "sealed": {
+                "least": min((one.counted for one in ended), default=0),
+                "most": max((one.counted for one in ended), default=0),
+            },
+            "miners_killed": found.killed,
+            "bonds_lost": [
+                short(key) for key in sorted(self._honest) if bonds.get(key) != crowd.genesis.parameters.seat_bond_micro
+            ],
+            "frames_per_validator_round": among(lines.messages, crowd.validators),
+            "frame_bytes_per_validator_round": among(lines.frame_bytes, crowd.validators),
+            "fetched_bytes_from_validator_round": among(lines.fetched_bytes, crowd.validators),
+            "frames_per_miner_round": among(lines.messages, miners),
+            "fetched_bytes_from_miner_round": among(lines.fetched_bytes, miners),
+            "gossip_sent_per_node_round": mesh,
+            "gossip_bytes_sent_per_node_round": mesh_bytes,
+            "payload_bytes": PAYLOAD_BYTES,
+            "cpu_ms_per_validator_round": round(1_000 * crowd.cpu_seconds / shape.validators / rounds, 1),
+            "steps": crowd.steps,
+            "trace": crowd.trace(),
+            "wall_seconds": round(time.monotonic() - self._began, 1),
+            "memory_mb": memory_mb(),
+            "nodes": size,
+        }
+
+
+def _part(ordered: list[int], percent: int) -> int:
+    return ordered[min(len(ordered) - 1, len(ordered) * percent // 100)] if ordered else 0
+
+
+def memory_mb() -> int:
+    """The most that this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def run_thousand(shape: Shape, say: Callable[[str], None]) -> dict[str, Any]:
+    scratch = SCRATCH if SCRATCH.is_dir() else None
+    with tempfile.TemporaryDirectory(dir=scratch, prefix="potd-simulation-") as folder, shared():
+        return Thousand(shape, Path(folder), say).report()
+
+
+def good(found: dict[str, Any]) -> bool:
+    """Whether what was promised was kept."""
+    return not found["violation"] and not found["bonds_lost"] and found["uptime_percent"] >= 99.9
+
+
+def table(found: dict[str, Any]) -> list[str]:
+    """For people."""
+    return [f"{name:<40} {value}" for name, value in found.items()]
