@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from potd.consensus.quorum import Group
-from potd.wire.blocks import Certificate, Header, header_digest
+from potd.wire.blocks import Certificate, Header
 from potd.wire.envelope import Verified, attestation_of
-from potd.wire.ids import Digest, Key
+from potd.wire.ids import Key
 
 
 class Checkpoints:
@@ -39,9 +39,12 @@ class Checkpoints:
 
     def certificate(self, height: int, group: Group) -> Certificate | None:
         """A quorum's signatures over one header of this height."""
-        agreeing: dict[Digest, list[Verified[Header]]] = {}
-        for _, message in sorted(self._signed.get(height, {}).items()):
-            agreeing.setdefault(header_digest(message.body), []).append(message)
+        signed = self._signed.get(height, {})
+        if len(signed) < group.quorum:
+            return None
+        agreeing: dict[Header, list[Verified[Header]]] = {}
+        for _, message in sorted(signed.items()):
+            agreeing.setdefault(message.body, []).append(message)
         for messages in agreeing.values():
             if len(messages) >= group.quorum:
                 attestations = tuple(attestation_of(one.signed) for one in messages)

@@ -213,24 +213,40 @@ def entries_of(ledger: Ledger) -> Iterator[tuple[bytes, Entry]]:
 
 def supply(ledger: Ledger) -> int:
     """All there is, added up, in micro-units: balances, escrows, bonds, fees not shared. The same at every height."""
-    seated = {seat.account for seat in ledger.validators()}
-    total = 0
-    for _, entry in entries_of(ledger):
-        match entry:
-            case Account():
-                total += entry.balance_micro
-            case Task():
-                total += entry.escrow_micro
-            case Globals():
-                total += entry.fees_micro
-            case Seats():
-                total += sum(seat.bond_micro for seat in entry.seats)
-            case Change():  # it repeats those who stay
-                total += sum(seat.bond_micro for seat in entry.seats if seat.account not in seated)
-            case Council():
-                total += sum(one.bond_micro for one in entry.candidates)
-            case Unbonding():
-                total += entry.amount_micro
-            case _:
-                pass
-    return total
+    seated = _seated(ledger)
+    return sum(_amount(entry, seated) for _, entry in entries_of(ledger))
+
+
+def supply_moved(before: Ledger, after: Ledger) -> int:
+    """By how much the supply differs between two states: by nothing, if all is well. What they share is not read."""
+    seated = _seated(before)
+    if seated != _seated(after):  # it decides what counts of an entry that is the same in both
+        return supply(after) - supply(before)
+    new, old = after.entries.apart(before.entries)
+    gained, lost = (sum(_amount(decode(data, *ENTRIES), seated) for _, data in each) for each in (new, old))
+    return gained - lost
+
+
+def _seated(ledger: Ledger) -> set[AccountId]:
+    return {seat.account for seat in ledger.validators()}
+
+
+def _amount(entry: Entry, seated: set[AccountId]) -> int:
+    """What an entry adds to the supply."""
+    match entry:
+        case Account():
+            return entry.balance_micro
+        case Task():
+            return entry.escrow_micro
+        case Globals():
+            return entry.fees_micro
+        case Seats():
+            return sum(seat.bond_micro for seat in entry.seats)
+        case Change():  # it repeats those who stay
+            return sum(seat.bond_micro for seat in entry.seats if seat.account not in seated)
+        case Council():
+            return sum(one.bond_micro for one in entry.candidates)
+        case Unbonding():
+            return entry.amount_micro
+        case _:
+            return 0

@@ -97,7 +97,7 @@ class Operations:
             self._note(one.record, one.reason)
             if one.record in self._agenda.operations:
                 self._touched.add(self._agenda.operations[one.record].message.body.account)
-        for key, _ in changes:
+        for key, _ in changes if self._agenda.operations else ():
             account = account_of(key)
             if account is not None and self._agenda.waiting_of(account):
                 self._touched.add(account)

@@ -23,7 +23,7 @@ from potd.wire.transfer import (
 
 SNAPSHOT_HEIGHTS = 64  # every so many heights a state is kept, so that several peers have the same one
 KEPT = 2  # the newest, and the one that somebody may still be taking
-_HANDOVER = "handover/"
+HANDOVER_NOTES = "handover/"  # what their names begin with
 _KEY_BYTES = 32
 
 
@@ -35,7 +35,7 @@ class Shelf:
         self._executed: dict[int, Ledger] = {}  # not certified yet
         self._certified: dict[int, tuple[Ledger, Certificate]] = {}
         self._handovers: dict[int, Handover] = {}
-        for name in sorted(name for name, data in notes.items() if name.startswith(_HANDOVER) and data):
+        for name in sorted(name for name, data in notes.items() if name.startswith(HANDOVER_NOTES) and data):
             handover = _read_handover(notes[name])
             self._handovers[handover.height] = handover
 
@@ -62,7 +62,7 @@ class Shelf:
         """Remember who decides after a height. The name and the data of the note that brings it back: see `notes`."""
         self._handovers[handover.height] = handover
         data = len(handover.keys).to_bytes(2, "big") + b"".join(handover.keys) + encode(handover.certificate)
-        return f"{_HANDOVER}{handover.height}", data
+        return f"{HANDOVER_NOTES}{handover.height}", data
 
     # What others may ask
 

@@ -174,8 +174,13 @@ class Miner:
         view, own = self._view, self._own
         if view is None or own is None or self._revealed or not own.body.finite:
             return []
-        sealed = view.phase == Phase.REVEAL and own.signed.payload in {one.payload for one in view.sealed}
-        if not sealed and view.round <= own.body.round:
+        if view.round <= own.body.round and not (view.phase == Phase.REVEAL and self._sealed(view, own.body)):
             return []
         self._revealed = True
         return [Reveal(own.body.payload)]
+
+    def _sealed(self, view: View, own: Commitment) -> bool:
+        """Also if it is another commitment of ours to the same, under the key that this one gave way to: as validators
+        we may have reported that we hold it, and nobody else may."""
+        sealed = [decode(one.payload, Commitment) for one in view.sealed]
+        return any((one.miner, one.round, one.payload) == (own.miner, own.round, own.payload) for one in sealed)

@@ -23,6 +23,7 @@ from typing import Self, assert_never
 import msgpack
 
 from potd.node.events import Forget, Keep, Note, Store, StoreCertificate, StoreSnapshot
+from potd.node.shelf import HANDOVER_NOTES
 from potd.wire.blocks import Batch, Block, Certificate, Header, batch_digest
 from potd.wire.codec import Malformed, decode, encode, tag_of
 from potd.wire.consensus import WORDS, Prepare, Prepared, PrePrepare
@@ -134,10 +135,13 @@ class Journal:
         self._logged = False
 
     def pass_on(self, key: Key) -> None:
-        """Go on as the journal of another key, and forget what the present one has said: none of it binds the other."""
+        """Go on as the journal of another key, and forget what the present one has said: none of it binds the other.
+
+        Who decided up to which height is nothing that it said, and newcomers will have to be shown."""
         with self._transaction():
             self._writer.execute("DELETE FROM records")
-            self._writer.execute("DELETE FROM notes")
+            kept = HANDOVER_NOTES
+            self._writer.execute("DELETE FROM notes WHERE substr(name, 1, ?) != ?", (len(kept), kept))
             self._writer.execute("UPDATE about SET data = ? WHERE name = 'key'", (key,))
         self.key = key
 

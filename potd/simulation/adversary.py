@@ -39,6 +39,7 @@ HEARD_MAX = 1 << 20  # frames by which they know what they have heard before
 MISLED_MAX = 1 << 12  # questions for which a liar remembers whom it misleads: older ones are asked no more
 FLOOD = 20  # frames at once, and not more often than
 FLOOD_MS = 500
+LISTENS_MS = 80  # to those who leave a view, before it begins the next
 TWINS = "twins"
 
 B = TypeVar("B")
@@ -227,7 +228,7 @@ class Lying:
 
     def thin(self, certificate: Certificate) -> Certificate:
         """The same with the signatures of f + 1, its own among them."""
-        known = dict((one.key, one.signature) for one in certificate.attestations)
+        known = {one.key: one.signature for one in certificate.attestations}
         known |= {one.key: one.sign(certificate.header).signature for one in self.shared.signers}
         group = self.group()
         some = group.some_honest if group is not None else 1
@@ -410,9 +411,9 @@ def old_proofs(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
     to, body = told
     oldest: dict[int, Prepared] = {}
     for proof in liar.shared.proofs(group):
-        if body.stable < proof.seq <= body.stable + liar.world.genesis.parameters.window_heights:
-            if proof.view < body.view:
-                oldest.setdefault(proof.seq, proof)
+        high = body.stable + liar.world.genesis.parameters.window_heights
+        if body.stable < proof.seq <= high and proof.view < body.view:
+            oldest.setdefault(proof.seq, proof)
     shown = liar.misled(asked(body)) and tuple(oldest.values())
     return ev.Send(to, liar.sign(replace(body, prepared=shown or body.prepared)))
 
@@ -437,31 +438,83 @@ def invented_proofs(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
 
 
 def least_new_views(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
-    """Begins its view by those view changes, of all that anybody has sent, that oblige to the least; now and then by
-    fewer than decide."""
-    told, group = liar.told(effect, NewView), liar.group()
-    if told is None or group is None:
+    """Begins its view by those view changes, of all that anybody has sent, that oblige to the least. All liars vote at
+    once for what follows."""
+    group = liar.group()
+    return _begin(liar, effect, group, group.quorum) if group is not None else effect
+
+
+def few_new_views(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
+    """The same by f + 1 view changes, which lack one who knows what was committed."""
+    group = liar.group()
+    return _begin(liar, effect, group, group.some_honest) if group is not None else effect
+
+
+def null_new_views(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
+    """Begins its view by the right view changes and with nothing but null requests."""
+    told = liar.told(effect, NewView)
+    if told is None:
         return effect
     to, body = told
-    if body.view not in liar.begun:
-        liar.begun[body.view] = _least(liar, body.view, group)
-    return ev.Send(to, liar.sign(liar.begun[body.view] or body))
+    orders = tuple(liar.signer.sign(replace(one, batch=NULL_DIGEST)) for one in _orders(body))
+    begun = replace(body, pre_prepares=orders)
+    liar.world.clock.later(LISTENS_MS, lambda: _agree(liar, to, begun))
+    return ev.Send(to, liar.sign(begun))
 
 
-def _least(liar: Lying, view: int, group: Group) -> NewView | None:
+def _begin(liar: Lying, effect: ev.Effect, group: Group, size: int) -> ev.Effect | None:
+    told = liar.told(effect, NewView)
+    if told is None:
+        return effect
+    to, body = told
+    liar.world.clock.later(LISTENS_MS, lambda: _show(liar, to, body.view, size, group))
+    return None
+
+
+def _show(liar: Lying, to: Key, view: int, size: int, group: Group) -> None:
+    """Once all who leave have said so."""
+    if view not in liar.begun:
+        liar.begun[view] = _least(liar, view, size, group)
+    begun = liar.begun[view]
+    if begun is None:
+        return
+    liar.also(to, liar.sign(begun))
+    liar.world.clock.later(LISTENS_MS, lambda: _agree(liar, to, begun))
+
+
+def _agree(liar: Lying, to: Key, begun: NewView) -> None:
+    """All liars vote for what a new view orders, before one who has entered it."""
+    for signed in begun.pre_prepares:
+        order = body_of(signed.payload)
+        assert isinstance(order, PrePrepare)
+        for one in liar.shared.signers:
+            if one.key != liar.signer.key:
+                liar.also(to, encode(one.sign(Prepare(order.view, order.seq, order.batch, signed.signature))))
+            liar.also(to, encode(one.sign(Commit(order.view, order.seq, order.batch))))
+
+
+def _least(liar: Lying, view: int, size: int, group: Group) -> NewView | None:
+    """By the view changes of the honest, and those of the liars, who show nothing, or the last that they can prove and
+    not what comes before it, from the oldest checkpoint of all."""
     known = dict(liar.shared.leavings.get(view, {}))
-    known |= {one.key: one.sign(ViewChange(view, 0, (), ())) for one in liar.shared.signers if not group.base}
-    size = group.some_honest if liar.chance.randrange(3) == 0 else group.quorum
+    bodies = {key: body for key, one in known.items() if isinstance(body := body_of(one.payload), ViewChange)}
+    oldest = min(bodies.values(), key=lambda one: one.stable)
+    high = oldest.stable + liar.world.genesis.parameters.window_heights
+    proofs = [one for one in liar.shared.proofs(group) if oldest.stable < one.seq <= high and one.view < view]
+    shown = proofs[-1:] if liar.chance.randrange(2) else []  #
+    for one in liar.shared.signers:
+        bodies[one.key] = ViewChange(view, oldest.stable, oldest.certificate, tuple(shown))
+        known[one.key] = one.sign(bodies[one.key])
+    nulls_first = liar.chance.randrange(2) == 0
     best: tuple[tuple[int, int], NewView] | None = None
-    for keys in combinations(sorted(known), size):
-        chosen = [known[key] for key in keys]
-        bodies = [one for one in (body_of(signed.payload) for signed in chosen) if isinstance(one, ViewChange)]
-        carried = carry_over(bodies)
-        some = sum(batch != NULL_DIGEST for _, batch in carried.orders)
-        rank = (some, -len(carried.orders))
+    for keys in combinations(sorted(bodies), size):
+        carried = carry_over([bodies[key] for key in keys])
+        nulls = sum(batch == NULL_DIGEST for _, batch in carried.orders)
+        some = len(carried.orders) - nulls
+        rank = (-nulls, some) if nulls_first else (some, -nulls)
         if liar.signer.key in keys and (best is None or rank < best[0]):
             orders = tuple(liar.signer.sign(PrePrepare(view, seq, batch)) for seq, batch in carried.orders)
-            best = rank, NewView(view, tuple(chosen), orders)
+            best = rank, NewView(view, tuple(known[key] for key in keys), orders)
     return best[1] if best is not None else None
 
 
@@ -581,6 +634,8 @@ LIES: dict[str, Lie] = {
         old_proofs,
         invented_proofs,
         least_new_views,
+        few_new_views,
+        null_new_views,
         gaps,
         thin_certificates,
         foreign_certificates,

@@ -13,7 +13,7 @@ from potd.consensus.quorum import Group, certificate_fault
 from potd.consensus.view_change import stables_of
 from potd.ledger.apply import execute
 from potd.ledger.entries import Seat
-from potd.ledger.state import Ledger, genesis_ledger, supply
+from potd.ledger.state import Ledger, genesis_ledger, supply, supply_moved
 from potd.node.agenda import OPERATIONS_MAX
 from potd.node.events import Effect, Keep, Note, Publish, Send, Store, StoreCertificate, StoreSnapshot
 from potd.node.node import Node
@@ -131,6 +131,7 @@ class Checks:
             require(height == len(self._blocks) + 1, f"{short(place)} executed {height} before what comes before it")
             executed = execute(self.ledger, batch)
             require(executed.header == header, f"{short(place)} made something else of height {height}")
+            moved = supply_moved(self.ledger, executed.ledger)
             self.ledger = executed.ledger
             self._blocks[height] = (header, batch)
             self._groups[height + 1] = self._group()
@@ -138,8 +139,7 @@ class Checks:
                 self._bases.append(height)
             guilty = [seat.key for seat in self._guilty() if seat.key in self._honest]
             require(not guilty, f"height {height} takes the bond of {', '.join(map(short, guilty))}, which is honest")
-            there = supply(self.ledger)
-            require(there == self._supply, f"height {height} has {there} micro-units of {self._supply}")
+            require(moved == 0, f"height {height} has {self._supply + moved} micro-units of {self._supply}")
         known, its_batch = self._blocks[height]
         require(known == header, f"two headers at height {height}, one at {short(place)}")
         require(its_batch == batch, f"two batches at height {height}, one at {short(place)}")
@@ -178,7 +178,10 @@ class Checks:
         require(node.waiting <= OPERATIONS_MAX, f"{name} has {node.waiting} operations waiting")
 
     def finish(self) -> None:
-        """Every height can be proved: by itself, or, where an era ended before that, by one within a window above."""
+        """All the money is there, and every height can be proved: by itself, or, where an era ended before that, by one
+        within a window above."""
+        there = supply(self.ledger)
+        require(there == self._supply, f"there are {there} micro-units of {self._supply}")
         ends = self._bases[1:]
         require(set(ends) <= self.certified.keys(), "an era whose end nobody can prove")
         window = self.ledger.parameters().window_heights

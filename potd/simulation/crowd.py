@@ -41,7 +41,7 @@ MODEL_BYTES = 40_000_000  # four; the momentum as many
 TAIL_MS = 4  # of the delay's Pareto tail: with exponent 1.5 one of a thousand takes a hundred times as long
 TAIL_MAX_MS = 5_000
 TRAIN_MS = 120_000  # at the median of miners, and of their rounds
-ADD_MS = (5_000, 10_000)  # a thousand payloads
+ADD_MS = (6_000, 8_000)  # a thousand payloads: who is slower than others by a patience would be replaced as primary
 APPLY_MS = (1_000, 2_000)
 PAYLOADS_KEPT = (KEEP_ROUNDS + 4) * 1_000
 

@@ -6,6 +6,7 @@ from typing import assert_never
 
 from potd.node.events import Forget, Keep, Note, Store, StoreCertificate, StoreSnapshot
 from potd.node.node import Restored
+from potd.node.shelf import HANDOVER_NOTES
 from potd.wire.blocks import Batch, Block, Certificate, Header
 from potd.wire.consensus import Prepared
 from potd.wire.envelope import Signed
@@ -66,7 +67,8 @@ class Disk:
 
     def pass_on(self) -> None:
         """Go on as the disk of another key, and forget what the present one has said, as a journal does."""
-        self.records, self.notes = [], {}
+        self.records = []
+        self.notes = {name: data for name, data in self.notes.items() if name.startswith(HANDOVER_NOTES)}
 
     def restored(self, boot: Digest) -> Restored:
         """What a node that starts finds; `boot` is drawn at every start."""

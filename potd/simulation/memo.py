@@ -19,34 +19,18 @@ from potd.consensus import quorum, replica
 from potd.gossip import admit
 from potd.ledger import apply, state
 from potd.ledger.state import Ledger
-from potd.node import node, shelf, tasks
+from potd.node import agenda, node, operations, shelf, tasks
 from potd.node.snapshot import SNAPSHOT_LAG, WORTH_HEIGHTS
 from potd.rounds import plan
-from potd.simulation import checks
-from potd.wire import blocks, genesis
+from potd.simulation import checks, transcript
+from potd.wire import blocks, codec, genesis
 from potd.wire.blocks import Batch, header_digest
 from potd.wire.ids import Digest
 
 FRAMES_MAX = 1 << 14
 HEIGHTS_MAX = 1 << 9
 OBJECTS_MAX = 1 << 12
-VIEWS_MAX = 16  # of a task, and windows of it
-
-
-class Executions:
-    """Batches executed, by the state before them."""
-
-    def __init__(self) -> None:
-        self._known: OrderedDict[tuple[Digest, Batch], apply.Executed] = OrderedDict()
-
-    def execute(self, ledger: Ledger, batch: Batch) -> apply.Executed:
-        before = header_digest(ledger.header) if ledger.header is not None else ledger.root()
-        done = self._known.get((before, batch))
-        if done is None:
-            done = self._known[(before, batch)] = apply.execute(ledger, batch)
-            if len(self._known) > HEIGHTS_MAX:
-                self._known.popitem(last=False)
-        return done
+VIEWS_MAX = 64  # of a task, and windows of it
 
 
 class BySame:
@@ -69,14 +53,32 @@ class BySame:
         return done
 
 
+class Executions:
+    """Batches executed, by the state before them and their digest."""
+
+    def __init__(self, digest_of: Callable[[Batch], Digest]) -> None:
+        self._digest_of = digest_of
+        self._known: OrderedDict[tuple[Digest, Digest], apply.Executed] = OrderedDict()
+
+    def execute(self, ledger: Ledger, batch: Batch) -> apply.Executed:
+        before = header_digest(ledger.header) if ledger.header is not None else ledger.root()
+        name = before, self._digest_of(batch)
+        done = self._known.get(name)
+        if done is None:
+            done = self._known[name] = apply.execute(ledger, batch)
+            if len(self._known) > HEIGHTS_MAX:
+                self._known.popitem(last=False)
+        return done
+
+
 @contextmanager
 def shared(snapshot_lag: int = SNAPSHOT_LAG) -> Iterator[None]:
     """While this lasts, the nodes of this process share what they decode and execute; and who is behind by more heights
     than this takes a state and not the blocks, a number that a run of seconds could not reach otherwise."""
     admitted = lru_cache(FRAMES_MAX)
-    execute = Executions().execute
     fault = admitted(quorum.certificate_fault)
     of_batch, of_record = BySame(blocks.batch_digest, HEIGHTS_MAX), BySame(blocks.record_digest, OBJECTS_MAX)
+    execute = Executions(of_batch).execute
     bound: list[tuple[ModuleType, str, Any]] = [
         (node, "admit_frame", admitted(admit.admit_frame)),
         (node, "admit_commitment", admitted(admit.admit_commitment)),
@@ -90,8 +92,11 @@ def shared(snapshot_lag: int = SNAPSHOT_LAG) -> Iterator[None]:
         (node, "batch_digest", of_batch),
         (quorum, "batch_digest", of_batch),
         (node, "record_digest", of_record),
+        (agenda, "record_digest", of_record),
+        (operations, "record_digest", of_record),
         (node, "genesis_ledger", BySame(state.genesis_ledger, 1)),
         (node, "genesis_digest", BySame(genesis.genesis_digest, 1)),
+        (transcript, "encode", lru_cache(HEIGHTS_MAX)(codec.encode)),
         (tasks, "view_of", BySame(tasks.view_of, VIEWS_MAX)),
         (tasks, "_moved_on", BySame(tasks._moved_on, VIEWS_MAX)),
         (plan, "places_of", BySame(plan.places_of, VIEWS_MAX)),

@@ -25,6 +25,7 @@ from potd.simulation.schedule import (
     Schedule,
     Skew,
 )
+from potd.wire.consensus import quorum_of
 
 SHARP = "sharp"
 NEAR = Weather(delay_ms=(1, 8))
@@ -96,7 +97,9 @@ def forks(plot: Plot) -> None:
 def losses(plot: Plot) -> None:
     """One kind of message after another gets lost, most often until the view is left."""
     if plot.chance.randrange(3):
-        lies = plot.chance.choice((HIDERS, (*HIDERS, "gaps"), ("old_proofs",), ("two_view_changes", "two_new_views")))
+        lies = plot.chance.choice(
+            (HIDERS, (*HIDERS, "gaps"), ("few_new_views",), ("two_view_changes", "two_new_views"))
+        )
         plot.lie(plot.chance.randrange(3), *lies)
     at = plot.chance.randrange(100, 500)
     while at < plot.length_ms:
@@ -111,7 +114,8 @@ def losses(plot: Plot) -> None:
 
 def older_proofs(plot: Plot) -> None:
     """What was prepared in one view and unknown to the next is shown after it, while some have executed the other."""
-    plot.lie(plot.chance.choice((1, 2)), *HIDERS)
+    lies = plot.chance.choice((HIDERS, HIDERS, ("invented_proofs",), ("null_new_views",)))
+    plot.lie(plot.chance.choice((1, 2)), *lies)
     at = plot.chance.randrange(100, 1_500)
     left = at + plot.patience_ticks * 50 + plot.chance.randint(0, 300)  # by then all have left the first view
     ends = left + plot.chance.randint(400, 1_500)
@@ -122,15 +126,20 @@ def older_proofs(plot: Plot) -> None:
 
 
 def alone_stable(plot: Plot) -> None:
-    """One honest replica has a certificate of what it shows no proof of any more, some have not executed it, and the
-    others do not hear of it; then a liar begins the next view."""
-    plot.lie(1, *plot.chance.choice((("least_new_views",), HIDERS, ("least_new_views", "invented_proofs"))))
-    one, *others = plot.chance.sample(plot.honest, len(plot.honest))
+    """Few of the honest have a certificate, and show no proof of it any more, some have not executed it,
+    and the others do not hear of it; then a liar begins the next view."""
+    lie = plot.chance.choice(("least_new_views", "few_new_views", "null_new_views", "invented_proofs"))
+    plot.lie(0 if lie == "invented_proofs" else 1, lie)
+    # With liars and those behind a quorum; the other lies need nobody to be ahead.
+    alone = max(1, quorum_of(plot.validators) - 2 * plot.faults) if lie == "least_new_views" else 0
+    secret = () if lie == "invented_proofs" else ("ViewChange",)
+    others = plot.chance.sample(plot.honest, len(plot.honest) - alone)
     behind = others[: plot.faults]
     at = plot.chance.randrange(100, 1_500)
-    ends = at + plot.patience_ticks * 50 + plot.chance.randint(100, 1_200)
-    plot.lose(at, ends, ("Commit",), behind)
-    plot.lose(at, ends, ("Header", "Certificate", "Status", "ViewChange"), others)
+    left = at + plot.patience_ticks * 50 + plot.chance.randint(50, 200)  # about then all leave the first view
+    ends = left + plot.chance.randint(600, 1_500)
+    plot.lose(at, left, ("Prepare", "Commit"), behind)
+    plot.lose(at, ends, ("Header", "Certificate", "Status", *secret), others)
     plot.length_ms = max(plot.length_ms, ends)
 
 
@@ -173,7 +182,7 @@ def thin_states(plot: Plot) -> None:
 def false_proofs(plot: Plot) -> None:
     """Liars show what nobody has signed, or what was signed elsewhere, while views change."""
     names = ("invented_proofs", "foreign_certificates", "thin_certificates", "forged_proofs", "gaps", "bad_batches")
-    plot.lie(plot.chance.randrange(2), *plot.chance.sample(names, 2), *plot.chance.choice(((), ("least_new_views",))))
+    plot.lie(plot.chance.randrange(2), *plot.chance.sample(names, 2))
     at = plot.moment()
     ends = at + plot.chance.randint(300, 1_500)
     plot.lose(at, ends, ("Commit",), plot.chance.sample(plot.everybody, len(plot.everybody) // 2))

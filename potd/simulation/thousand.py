@@ -36,6 +36,7 @@ AWAY_MS = (5 * MINUTE_MS, 40 * MINUTE_MS)
 PATIENCE_TICKS = 5
 REVEAL_TICKS = 60
 DEADLINE_TICKS = 270
+FOLLOWED = "have left for higher views"  # the reason of who joins others
 LIARS_AMONG_MINERS = 10  # one in so many
 
 
@@ -47,7 +48,7 @@ class Shape:
     hours: float = 24
     validators: int = 31
     miners: int = 1_000
-    probe_seconds: int = 10
+    probe_seconds: int = 30
 
 
 @dataclass
@@ -74,7 +75,8 @@ class Findings:
     executed: Counter[bytes] = field(default_factory=Counter)  # at how many honest validators
     latencies: list[tuple[int, int]] = field(default_factory=list)  # offered at, taken
     rounds: list[Round] = field(default_factory=list)
-    views: dict[int, str] = field(default_factory=dict)  # entered by anybody honest, and why
+    views: dict[int, int] = field(default_factory=dict)  # entered by anybody honest, and when
+    given_up: dict[int, Counter[str]] = field(default_factory=dict)  # by view, and why: by how many honest
     killed: int = 0
 
 
@@ -177,11 +179,13 @@ class Thousand:
         """Tell how far it has come, every tenth of an hour."""
         crowd = self.crowd
         crowd.clock.later(HOUR_MS // 10, self._look)
-        last = self.found.rounds[-1] if self.found.rounds else None
+        last = self.found.rounds[-1].number if self.found.rounds else "-"
+        wall, processor = time.monotonic() - self._began, time.process_time()
         self._say(
-            f"{(crowd.now - self._from) / HOUR_MS:.1f} h, {time.monotonic() - self._began:.0f} s, {memory_mb()} MB: "
-            f"height {crowd.checks.ledger.height}, round {last.number if last is not None else '-'}, "
-            f"{crowd.steps} steps, {len(self.found.offered)} probes under way, view {max(self.found.views, default=0)}"
+            f"{(crowd.now - self._from) / HOUR_MS:.1f} h, {wall:.0f} s ({processor:.0f} of the processor), "
+            f"{memory_mb()} MB: height {crowd.checks.ledger.height}, round {last}, {crowd.steps} steps, "
+            f"{len(self.found.offered)} probes under way, view {max(self.found.views, default=0)}, "
+            f"bad minutes {sorted(self._bad_minutes())}"
         )
 
     # What is seen
@@ -197,8 +201,13 @@ class Thousand:
                     if isinstance(record, Signed) and record.signature in self.found.offered:
                         self._executed(record.signature)
             case ev.Log(_, text) if text.startswith("entered view "):
-                number, _, reason = text.removeprefix("entered view ").partition(": ")
-                self.found.views.setdefault(int(number), reason)
+                number, _, _ = text.removeprefix("entered view ").partition(": ")
+                self.found.views.setdefault(int(number), self.crowd.now)
+            case ev.Log(_, text) if text.startswith("gave up view "):
+                number, _, rest = text.removeprefix("gave up view ").partition(" ")
+                self.found.given_up.setdefault(int(number), Counter())[rest] += 1
+                if self.found.given_up[int(number)][rest] == 1 and FOLLOWED not in rest:
+                    self._say(f"{self.crowd.now} ms: view {number} is given up {rest}")
             case _:
                 pass
 
@@ -232,13 +241,19 @@ class Thousand:
         late = [(since, f"a probe took {taken} ms") for since, taken in self.found.latencies if taken > PROBE_LIMIT_MS]
         late += [(since, "a probe was not committed") for since in self.found.offered.values()]
         for since, reason in late:
-            if since + PROBE_LIMIT_MS <= self._until:
+            if since + PROBE_LIMIT_MS <= self.crowd.now:
                 bad.setdefault((since - self._from) // MINUTE_MS, reason)
         for one in self.found.rounds:
             ended = one.ended if one.ended is not None else self.crowd.now
             for at in range(one.late_from(), ended, MINUTE_MS):
                 bad.setdefault((at - self._from) // MINUTE_MS, f"round {one.number} was over its deadline")
         return bad
+
+    def _why(self, view: int) -> str:
+        """Why a view was given up, by how many: by those who did not only follow others, if an honest one was first."""
+        reasons = self.found.given_up[view]
+        own = {reason: count for reason, count in reasons.items() if FOLLOWED not in reason} or reasons
+        return f"view {view} {max(own, key=lambda one: (own[one], one))} ({max(own.values())})"
 
     def _findings(self, violation: str) -> dict[str, Any]:
         crowd, shape, found = self.crowd, self.shape, self.found
@@ -273,7 +288,8 @@ class Thousand:
             "probes_late": sum(1 for one in taken if one > PROBE_LIMIT_MS) + len(found.offered),
             "commit_ms": {"p50": _part(taken, 50), "p99": _part(taken, 99), "max": taken[-1] if taken else 0},
             "heights": crowd.checks.ledger.height,
-            "view_changes": [f"{view}: {reason}" for view, reason in sorted(found.views.items())],
+            "view_changes": len(found.views),
+            "given_up": [self._why(view) for view in sorted(found.given_up)],
             "rounds": len(ended),
             "rounds_counted": task.counted_rounds if task is not None else 0,
             "round_ms": {"p50": _part(lengths, 50), "max": lengths[-1] if lengths else 0},
@@ -296,6 +312,7 @@ class Thousand:
             "cpu_ms_per_validator_round": round(1_000 * crowd.cpu_seconds / shape.validators / rounds, 1),
             "steps": crowd.steps,
             "trace": crowd.trace(),
+            "cpu_seconds": round(time.process_time()),
             "wall_seconds": round(time.monotonic() - self._began, 1),
             "memory_mb": memory_mb(),
             "nodes": size,

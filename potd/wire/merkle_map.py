@@ -157,6 +157,24 @@ class MerkleMap:
         """Keys and values, by position."""
         return iter(()) if self._root is None else _items(self._root)
 
+    def apart(self, other: MerkleMap) -> tuple[list[tuple[bytes, bytes]], list[tuple[bytes, bytes]]]:
+        """The entries of this map and of the other in the subtrees that the two do not share as one object.
+
+        Every entry in which they differ is among them; some that are the same in both may be, too."""
+        mine: list[tuple[bytes, bytes]] = []
+        theirs: list[tuple[bytes, bytes]] = []
+        waiting: list[tuple[_Node | None, _Node | None]] = [(self._root, other._root)]
+        while waiting:
+            here, there = waiting.pop()
+            if here is there:
+                continue
+            if isinstance(here, _Branch) and isinstance(there, _Branch) and here.bit == there.bit:
+                waiting += ((here.right, there.right), (here.left, there.left))
+                continue
+            mine += _items(here) if here is not None else ()
+            theirs += _items(there) if there is not None else ()
+        return mine, theirs
+
     def root(self) -> Digest:
         return _EMPTY if self._root is None else _hash(self._root)
 

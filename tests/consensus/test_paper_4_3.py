@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from potd.consensus.events import (
+    Accuse,
     Broadcast,
     Certificated,
     Certify,
@@ -75,10 +76,11 @@ def test_headers_that_differ_do_not_add_up() -> None:
 
 
 def test_a_validators_first_word_on_a_height_stands() -> None:
-    backup = executed(b"a")
-    backup.step(said(0, replace(FIRST, state=SECOND.state)))
-    backup.step(said(0, FIRST))
-    assert not backup.step(said(0, FIRST))
+    """The second one is proof of guilt, and counts for nothing. 4.3"""
+    backup, other = executed(b"a"), signer(0).verified(replace(FIRST, state=SECOND.state))
+    backup.step(Received(other))
+    guilt = Accuse(signer(0).key, "signed two results of one height", (other.signed, signer(0).sign(FIRST)))
+    assert backup.step(said(0, FIRST)) == [guilt]
     assert backup.step(said(2, FIRST)) == []
 
 

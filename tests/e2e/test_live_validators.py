@@ -69,9 +69,9 @@ def earns_on(home: Home, fleet: Fleet, what: str) -> None:
     until(home, fleet, lambda one: one["earned_micro"] > before, what)
 
 
-def blocks(home: Home) -> list[Block]:
+def blocks(home: Home) -> tuple[Block, ...]:
     with open_journal(home.journal, genesis_digest(read_genesis(home.genesis)), public_key(read_key(home.key))) as kept:
-        return list(kept.blocks(1, 256 << 20))
+        return kept.blocks(1, 256 << 20)
 
 
 def test_validators_come_go_and_rotate_by_the_commands_while_training_goes_on(fleet: Fleet, tmp_path: Path) -> None:

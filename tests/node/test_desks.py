@@ -97,12 +97,14 @@ def test_a_miner_whose_key_was_rotated_enrols_afresh_with_the_new_one() -> None:
     world = World()
     task = world.opened(5, 6, rounds=9)
     coming = Signer(b"\x77" * 32, world.ledger.network)
-    old, desks = desks_of(world, 5, world.people[5]), desks_of(world, 5, coming)
-    for one, due in ((old, []), (desks, [task])):
-        tell(one, world.ledger, task)
-        one.parts[task].opened = Opened((), (), ())
-        assert one.to_enrol(None, 0, {}) == due
+    before, after = desks_of(world, 5), desks_of(world, 5, coming)
+
+    def due(desks: Desks) -> list[TaskId]:
+        tell(desks, world.ledger, task)
+        desks.parts[task].opened = Opened((), (), ())
+        return desks.to_enrol(None, 0, {})
+
     assert world.reasons(world.rekey(5, node=coming)) == [""]
+    assert (due(before), due(after)) == ([], [task])
     assert world.reasons(world.enrol(5, task)) == [""]
-    tell(desks, world.ledger, task)
-    assert desks.to_enrol(None, 0, {}) == []
+    assert due(after) == []

@@ -15,9 +15,9 @@ from potd.simulation.world import World
 from potd.wire.blocks import Header, record_digest
 from potd.wire.codec import Malformed, encode
 from potd.wire.envelope import Signed, verify
-from potd.wire.ids import Key
+from potd.wire.ids import NOTHING, Key, account_id
 from potd.wire.merkle_map import MerkleMap
-from potd.wire.operations import Submit, Transfer
+from potd.wire.operations import Possession, Rekey, Submit, Transfer
 from potd.wire.transfer import Part, Snapshot
 
 
@@ -232,6 +232,30 @@ def test_a_validator_may_die_while_it_takes_a_state(tmp_path: Path, last: Callab
     world.start(world.keys[2])
     world.agree()
     world.check()
+
+
+@pytest.mark.usefixtures("near")
+def test_nodes_with_their_next_keys_can_show_a_newcomer_all_sets_since_genesis(tmp_path: Path) -> None:
+    """A key that gives way takes with it what it has said, not who decided."""
+    world = World(tmp_path, miners=1, absent=1, heirs=range(4), window_heights=4)
+    world.pass_time(20)
+    for key, heir in world.heirs.items():
+        base, account = world.node(key).group.base, account_id(key)
+        proof = world.members[heir].signer.sign(Possession(account)).signature
+        operation = Rekey(account, world.node(key).next_nonce(), NOTHING, heir, proof)
+        world.tell(key, ev.OperationAsked(world.members[key].signer.sign(operation)))
+        world.run(lambda: all(world.node(one).group.base > base for one in world.running()), 900)  # noqa: B023  # run here
+        world.run(lambda: not world.members[key].busy, 100)  # noqa: B023  # run here
+        assert world.succeed(key)
+    first, newcomer = next(iter(world.heirs.values())), world.keys[4]
+    while world.node(first).height < 75:
+        height = world.node(first).height
+        world.offer(first)
+        world.run(lambda: world.node(first).height > height, 400)  # noqa: B023  # run here
+    world.start(newcomer)
+    synced(world, newcomer, 75)
+    assert said(world, newcomer, "took over the state of height 64") == 1
+    assert not any("snapshot" in reason for reason in world.members[newcomer].refused)
 
 
 @pytest.mark.usefixtures("near")

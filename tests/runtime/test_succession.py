@@ -26,6 +26,7 @@ OWNER = public_key(OLD)
 GENESIS = Genesis("alone", 1, 1, (OWNER,), (Allotment(OWNER, 10**12),), Parameters(window_heights=2))
 NETWORK = genesis_digest(GENESIS)
 ACCOUNT = account_id(OWNER)
+SHOWN = Note("handover/3", b"who decided up to there")
 CHANGES = 3  # the height at which the set with the new key takes over
 
 
@@ -47,7 +48,7 @@ def home(folder: Path, heights: int, certified: int) -> Home:
                 attested = (attestation_of(signer.sign(done.header)),)
                 journal.commit([StoreCertificate(Certificate(done.header, attested))])
             ledger = done.ledger
-        journal.commit([Keep(heights + 1, signer.sign(Commit(0, heights + 1, NOTHING))), Note("x", b"said")])
+        journal.commit([Keep(heights + 1, signer.sign(Commit(0, heights + 1, NOTHING))), Note("x", b"said"), SHOWN])
     return place
 
 
@@ -62,7 +63,7 @@ def test_the_next_key_takes_over_once_its_set_has_and_is_certified(tmp_path: Pat
         recovered = journal.recover()
     assert recovered.header is not None
     assert recovered.header.height == CHANGES
-    assert (recovered.records, recovered.notes) == ((), {})
+    assert (recovered.records, recovered.notes) == ((), {SHOWN.name: SHOWN.data})
     with pytest.raises(JournalError, match="two keys must not share"):
         open_journal(place.journal, NETWORK, OWNER)
     assert not succeed(place, NETWORK)
@@ -74,7 +75,7 @@ def test_before_that_the_old_key_goes_on_and_knows_what_it_said(tmp_path: Path, 
     assert not succeed(place, NETWORK)
     assert (read_key(place.key), read_key(place.key_next)) == (OLD, NEW)
     with open_journal(place.journal, NETWORK, OWNER) as journal:
-        assert journal.recover().notes == {"x": b"said"}
+        assert journal.recover().notes == {"x": b"said", SHOWN.name: SHOWN.data}
         assert len(journal.recover().records) == 1
 
 

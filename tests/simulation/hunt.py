@@ -1,4 +1,4 @@
-"""`python -m tests.simulation.hunt`, which `scripts/sim --mutants` runs: how many seeds it takes to find each mistake."""
+"""`python -m tests.simulation.hunt`, which `scripts/sim --mutants` runs: how many seeds each known mistake takes."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def main() -> int:
 def _asked() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="scripts/sim --mutants",
-        description="Make known mistakes, one at a time, and see after how many seeds each is found. Exit 1 if one is not.",
+        description="Make known mistakes, one at a time: how many seeds does each take? Exit 1 if one is not found.",
     )
     parser.add_argument("--seeds", type=int, default=SEEDS, metavar="K", help=f"at most, for each mistake ({SEEDS})")
     parser.add_argument("--from", dest="first", type=int, default=0, metavar="N", help="the first seed (0)")

@@ -11,6 +11,8 @@ QUORUM = "potd.consensus.quorum"
 REPLICA = "potd.consensus.replica"
 VIEW_CHANGE = "potd.consensus.view_change"
 
+COMMITTED = "any(self.key in b.commits and s.chosen is None for s in self._log.slots() for b in s.ballots.values())"
+
 MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "quorum-of-n-thirds",
@@ -91,13 +93,17 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "commit-blocks-view-change",
-        "who has sent a commit waits for its execution and never leaves the view",
+        "who has sent a commit waits for its execution, and neither leaves the view nor joins those who do",
         (
             edit(
                 f"{REPLICA}:Replica._suspect",
                 "if not self.active or self.silent:",
-                "if not self.active or self.silent or any(self.key in b.commits and s.chosen is None"
-                " for s in self._log.slots() for b in s.ballots.values()):",
+                f"if not self.active or self.silent or {COMMITTED}:",
+            ),
+            edit(
+                f"{REPLICA}:Replica._join_or_gather",
+                "and not self.silent:",
+                f"and not self.silent and not {COMMITTED}:",
             ),
         ),
     ),
@@ -119,7 +125,8 @@ MUTANTS: tuple[Mutant, ...] = (
             edit(
                 "potd.node.node:Node.step",
                 "return effects + self._turn() + self._propose()",
-                "return sorted(effects + self._turn() + self._propose(), key=lambda one: isinstance(one, out.Keep))",
+                "effects += self._turn() + self._propose()\n"
+                "    return sorted(effects, key=lambda one: isinstance(one, out.Keep | out.Note))",
             ),
         ),
     ),
@@ -276,7 +283,8 @@ MUTANTS: tuple[Mutant, ...] = (
                 "effects = []",
                 (
                     "return [*effects, *self._cast(ballot.seq, word.signed), *self._count_refusal(slot, word)]",
-                    "ballot.order = None\n    return [*self._cast(ballot.seq, word.signed), *self._count_refusal(slot, word)]",
+                    "ballot.order = None\n"
+                    "    return [*self._cast(ballot.seq, word.signed), *self._count_refusal(slot, word)]",
                 ),
             ),
         ),

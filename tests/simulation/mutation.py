@@ -54,8 +54,8 @@ def _edited(one: Edit) -> Iterator[None]:
     for part in owner_path:
         owner = getattr(owner, part)
     original: Any = inspect.getattr_static(owner, name)
-    function: Any = original.fget if isinstance(original, property) else original
-    source = textwrap.dedent(inspect.getsource(function))
+    written: Any = original.fget if isinstance(original, property) else original
+    source = textwrap.dedent(inspect.getsource(written))
     for old, new in one.lines:
         assert source.count(old) == 1, f"{one.where} has {source.count(old)} times {old!r}"
         source = source.replace(old, new)
@@ -75,10 +75,10 @@ def _edited(one: Edit) -> Iterator[None]:
 
 
 def _known_as(function: object) -> list[tuple[Any, str]]:
-    """Every module of ours that has imported the function, and under which name; but those who check and those who lie
-    know it as it should be."""
+    """Every module of ours that has imported the function, and under which name; but those who check know it as
+    it should be."""
     found = []
     for module_name, module in sorted(sys.modules.items()):
-        if module_name.startswith("potd.") and not module_name.startswith("potd.simulation."):
+        if module_name.startswith("potd.") and module_name != "potd.simulation.checks":
             found += [(module, known) for known, value in sorted(vars(module).items()) if value is function]
     return found

@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 
 from potd.consensus.quorum import Group
+from potd.simulation.plots import SHARP
+from potd.simulation.run import run_seed
 from tests.consensus.cluster import group
+from tests.simulation.hunt import hunt
 from tests.simulation.mutants import MUTANTS
 from tests.simulation.mutation import Mutant, mistaken
 
@@ -27,3 +30,13 @@ def test_a_mistake_is_in_force_inside_the_block_only() -> None:
 
 def test_names_are_one_each() -> None:
     assert len({one.name for one in MUTANTS}) == len(MUTANTS) >= 15
+
+
+@pytest.mark.parametrize(
+    ("name", "seed"), [("quorum-of-n-thirds", 0), ("range-one-short", 1), ("prepare-for-commit", 5)]
+)
+def test_a_mistake_is_found_by_a_seed_that_shows_nothing_without_it(name: str, seed: int) -> None:
+    """All the others are found by `scripts/sim --mutants`."""
+    [mutant] = [one for one in MUTANTS if one.name == name]
+    assert hunt(mutant, SHARP, seed, 1).seeds == 1
+    assert run_seed(seed, SHARP).good

@@ -335,3 +335,21 @@ def test_halves_are_the_prefix_and_one_bit_more() -> None:
     assert prefix_of("1" * 255).halves() == (prefix_of("1" * 255 + "0"), prefix_of("1" * 256))
     assert all(prefix_of(bits).is_whole() for bits in ("", "0", "1", "0101", "1" * 256))
     assert not Prefix(prefix_of("0101").bits, 3).is_whole()
+
+
+@given(contents, contents)
+def test_the_parts_that_two_maps_do_not_share_hold_all_in_which_they_differ(
+    one: dict[bytes, bytes], other: dict[bytes, bytes]
+) -> None:
+    first = map_of(one)
+    second = first.updated([*other.items(), *((key, None) for key in sorted(one.keys() - other.keys()))])
+    mine, theirs = first.apart(second)
+    assert set(one.items()) - set(other.items()) <= set(mine) <= set(one.items())
+    assert set(other.items()) - set(one.items()) <= set(theirs) <= set(other.items())
+    assert first.apart(first) == ([], [])
+
+
+def test_a_map_that_was_made_from_another_shares_most_with_it() -> None:
+    first = MerkleMap().updated((bytes([n]), b"old") for n in range(200))
+    mine, theirs = first.apart(first.set(bytes([7]), b"new"))
+    assert (mine, theirs) == ([(bytes([7]), b"old")], [(bytes([7]), b"new")])
