@@ -1,10 +1,10 @@
 """A world of many miners: the same nodes, with all that is the same for many of them kept once.
 
-What differs from `World`. Validators know each other, and a miner knows a few of them. A tick is a second for a
-validator and ten for a miner: the machine counts ticks and does not know their length. Gossip reaches whoever makes
-something of it: commitments and operations are taken by validators alone, and what others would pass on is counted.
-Bytes are those of a large model, its numbers those of a small one; they leave and arrive at the rate of a household's
-line, control before payloads.
+What differs from `World`. Validators know each other, and a miner knows a few of them. A tick is 160 ms for a
+validator and ten seconds for a miner: the machine counts ticks and does not know their length. Gossip reaches whoever
+makes something of it: commitments and operations are taken by validators alone, and what others would pass on is
+counted. Bytes are those of a large model, its numbers those of a small one; they leave and arrive at the rate of a
+household's line, control before payloads.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from potd.wire.jobs import Aggregate, Aggregated, Answer, Job, Train, Trained
 
 T = TypeVar("T")
 
-VALIDATOR_TICK_MS = 1_000
+VALIDATOR_TICK_MS = 160  # what is said again every 20 ticks must come well within the patience
 MINER_TICK_MS = 10_000
 SPONSORS = 4  # validators that a miner is connected to
 MESH = 8  # neighbours to whom each node passes on what it hears by gossip
