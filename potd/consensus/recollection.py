@@ -14,7 +14,9 @@ What nobody has to show. An answer covers what lies above the answerer's stable 
 once this checkpoint is ours too, so we do not vote before that, restored or not. A liar cannot keep us from it: a
 checkpoint counts only with its certificate.
 
-How long a restored home is silent. A vote that we lack is past once its seq is stable here. A view change tells more:
+How long a restored home is silent. A vote that we lack is past once its seq is stable here. But where one is lacking
+there may be others that nobody has heard: they lie below the high watermark of that life, a window above the newest
+height of which the answers tell, so all of these must be past. A view change tells more:
 whoever left a view said what it had prepared, and may have entered the next one and voted for anything between its
 watermarks; all of that is past once the high watermark of that view change, its stable + window, is stable here. The
 same of a new view. Until then neither a vote for these seqs nor a view change that should prove one of them is ours to
@@ -70,6 +72,7 @@ class Answer:
 
     certificate: Certificate | None
     height: int  # that must be stable here before we vote
+    reach: int  # the newest height of which it tells
     restored: bool  # whether it shows words of ours that the journal lacks
     left: Verified[ViewChange] | None  # by which we left a view, in a life that we do not remember
     began: Verified[NewView] | None  # by which we began one
@@ -87,6 +90,8 @@ class Recollection:
         self._boot = boot
         self._known = known
         self._answered: set[Key] = set()
+        self._reach = 0  # the newest height that an answer tells of
+        self._noticed = False  # whether an answer to this start showed what the journal lacks
 
     @property
     def question(self) -> Recollect:
@@ -115,6 +120,10 @@ class Recollection:
             self._answered.add(message.sender)
             self.height = max(self.height, answer.height)
             self.restored = self.restored or answer.restored
+            self._reach = max(self._reach, answer.reach)
+            self._noticed = self._noticed or answer.restored
+            if self._noticed:
+                self.height = max(self.height, self._reach + self._window)
         return answer, fault
 
 
@@ -141,11 +150,11 @@ def read_answer(
             votes.append(verify(signed, group.network, *SHOWN))
         except Malformed as error:
             return None, f"recollected a vote with a {error}"
-    height, restored = 0, False
+    height, reach, restored = 0, 0, False
     left: Verified[ViewChange] | None = None
     began: Verified[NewView] | None = None
     if certificate is not None:
-        height = certificate.header.height
+        height = reach = certificate.header.height
         # We have signed what we do not know to have executed.
         restored = height > known.executed and any(one.key == key for one in certificate.attestations)
     for vote in votes:
@@ -169,7 +178,9 @@ def read_answer(
         if fault:
             return None, f"recollected a {fault}"
         height, restored = max(height, passed), True
-    return Answer(certificate, height, restored, left, began), ""
+        if not isinstance(vote.body, ViewChange | NewView):
+            reach = max(reach, passed)
+    return Answer(certificate, height, reach, restored, left, began), ""
 
 
 def _lacks(known: Known, vote: Verified[Shown]) -> bool:

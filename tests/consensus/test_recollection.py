@@ -211,11 +211,11 @@ def test_all_who_start_at_once_answer_each_other() -> None:
 
 
 FORGOTTEN: list[tuple[int, Verified[Any], int]] = [
-    (0, order(A, 3), 3),
-    (1, agreement(1, A, 2), 2),
-    (1, commitment(1, A, 4), 4),
-    (1, refusal(1, A, 2), 2),
-    (1, header(1, 3), 3),
+    (0, order(A, 3), 3 + WINDOW),
+    (1, agreement(1, A, 2), 2 + WINDOW),
+    (1, commitment(1, A, 4), 4 + WINDOW),
+    (1, refusal(1, A, 2), 2 + WINDOW),
+    (1, header(1, 3), 3 + WINDOW),
     (1, leave(1, 2), WINDOW),
     (1, leave(1, 2, [], proven(3)), 3 + WINDOW),
     (1, begin([leave(0), leave(1, 1, [], proven(2)), leave(3)]), 2 + WINDOW),
@@ -224,6 +224,7 @@ FORGOTTEN: list[tuple[int, Verified[Any], int]] = [
 
 @pytest.mark.parametrize(("who", "vote", "until"), FORGOTTEN, ids=lambda one: type(getattr(one, "body", one)).__name__)
 def test_a_home_that_lacks_its_own_word_is_silent_until_that_is_past(who: int, vote: Verified[Any], until: int) -> None:
+    """And whatever else it may have said that nobody has heard: up to the high watermark of that life."""
     one = started(who)
     effects = feed(one, recollected(one, 2), recollected(one, 3, [vote]))
     assert of_kind(effects, Hush) == [Hush(until)]
@@ -281,8 +282,8 @@ def test_silence_outlives_a_restart() -> None:
 def test_a_late_answer_makes_the_silence_longer() -> None:
     one = started(1)
     feed(one, recollected(one, 0), recollected(one, 2, [agreement(1, A, 2)]))
-    assert of_kind(feed(one, recollected(one, 3, [commitment(1, A, 5)])), Hush) == [Hush(5)]
-    assert one.silent_until == 5
+    assert of_kind(feed(one, recollected(one, 3, [commitment(1, A, 5)])), Hush) == [Hush(5 + WINDOW)]
+    assert one.silent_until == 5 + WINDOW
 
 
 def test_a_view_that_was_left_in_a_forgotten_life_stays_left() -> None:
@@ -327,7 +328,7 @@ def new_order(new: Verified[NewView]) -> Signed:
 def test_one_height_certified_with_our_signature_shows_that_we_have_executed_it_before() -> None:
     one = started(1, executed=2, stable=2)
     effects = feed(one, recollected(one, 0, stable=proven(5, by=(0, 1, 2))), recollected(one, 2))
-    assert of_kind(effects, Hush) == [Hush(5)]
+    assert of_kind(effects, Hush) == [Hush(5 + WINDOW)]
     assert of_kind(effects, Follow) == [Follow(5)]
 
 

@@ -66,7 +66,9 @@ def test_a_wiped_home_follows_and_votes_again(tmp_path: Path) -> None:
     world.stop(victim)
     turn_back(world, victim, Disk())
     world.reach(world.round(world.keys[0]) + 4, 2_000)
-    assert not world.node(victim).replica.silent  # type: ignore[union-attr]  # it validates
+    replica = world.node(victim).replica
+    assert replica is not None
+    world.run(lambda: not replica.silent, 2_000)
     world.agree()
     world.check()
 
