@@ -15,10 +15,10 @@ for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUM
 
 import numpy as np  # noqa: E402  (the threads come first)
 
-from potd.arithmetic.exercise import exercise  # noqa: E402
-from potd.arithmetic.work import JOBS, answer  # noqa: E402
-from potd.wire.frames import read_frame, write_frame  # noqa: E402
-from potd.wire.jobs import Ready  # noqa: E402
+from potd.arithmetic.exercise import exercise  # noqa: E402  (it imports numpy)
+from potd.arithmetic.work import JOBS, answer  # noqa: E402  (it imports numpy)
+from potd.wire.frames import read_frame, write_frame  # noqa: E402  (stands with the others)
+from potd.wire.jobs import Ready  # noqa: E402  (stands with the others)
 
 
 def serve(connection: socket.socket, folder: Path) -> None:

@@ -13,6 +13,8 @@ from potd.wire.operations import OPERATIONS, Enrol, Leave, Operation, Submit
 from potd.wire.rounds import Evaluation, Seal, Update
 
 OPERATIONS_MAX = 4096
+OPERATION_BYTES_MAX = BATCH_BYTES_MAX // 4  # evidence is the longest; one that fits no batch would hold up all others
+OPERATIONS_BYTES_MAX = 16 * BATCH_BYTES_MAX  # of all that wait
 AGAIN_TICKS = 40  # an operation that is not executed yet is said again, or forwarded to the primary
 
 
@@ -38,6 +40,7 @@ class Agenda:
         self._ready: set[AccountId] = set()  # of which something may be in turn that is not given out
         self._records: dict[tuple[str, bytes, int], tuple[Digest, int, Seal | Update | Evaluation]] = {}
         self._in_flight: set[Digest] = set()
+        self._bytes = 0  # of the operations that wait
 
     def add_operation(self, message: Verified[Operation], tick: int, ours: bool) -> str:
         """Keep an operation for the next batch. The reason if there is no room.
@@ -53,7 +56,13 @@ class Agenda:
             return f"another operation with nonce {nonce} is waiting already"
         if len(self.operations) >= OPERATIONS_MAX:
             return f"{len(self.operations)} operations are waiting already"
-        self.operations[name] = Waiting(message, tick, ours, _length(message.signed))
+        length = _length(message.signed)
+        if length > OPERATION_BYTES_MAX:
+            return f"an operation of {length} bytes, at most {OPERATION_BYTES_MAX}"
+        if self._bytes + length > OPERATIONS_BYTES_MAX:
+            return f"{self._bytes} bytes of operations are waiting already"
+        self._bytes += length
+        self.operations[name] = Waiting(message, tick, ours, length)
         self._of.setdefault(account, {})[nonce] = name
         self._again.setdefault(tick % AGAIN_TICKS, {})[name] = None
         self._ready.add(account)
@@ -146,6 +155,7 @@ class Agenda:
         self._in_flight.discard(name)
         if waiting is None:
             return
+        self._bytes -= waiting.length
         account = waiting.message.body.account
         del self._again[waiting.since % AGAIN_TICKS][name]
         del self._of[account][waiting.message.body.nonce]

@@ -58,7 +58,11 @@ class Operations:
         would be good for later.
         """
         name = record_digest(message.signed)
-        reason = why_not(ledger, message.signed) or self._agenda.add_operation(message, tick, ours)
+        data = encode(message.signed)
+        reason = why_not(ledger, message.signed)
+        if ours and not peers and len(data) > GOSSIP_BYTES_MAX:
+            reason = reason or f"{len(data)} bytes are too long to be gossiped, and only validators hand them on"
+        reason = reason or self._agenda.add_operation(message, tick, ours)
         if reason:
             if not ours:
                 return [Ignore(f"operation: {reason}")], []
@@ -67,7 +71,6 @@ class Operations:
         self._receipts.pop(name, None)  # the same was refused before, when it could not be done
         effects: list[Effect] = []
         if ours:
-            data = encode(message.signed)
             effects += [Send(key, data) for key in peers] or [Publish("operations", data)]
         in_turn = message.body.nonce == ledger.nonce(message.body.account)
         return effects, [Awaited(operation_key(message.signed))] if in_turn else []

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from potd.ledger.accounts import NONCES_AHEAD
-from potd.node.agenda import AGAIN_TICKS, OPERATIONS_MAX, Agenda
+from potd.node.agenda import AGAIN_TICKS, OPERATION_BYTES_MAX, OPERATIONS_BYTES_MAX, OPERATIONS_MAX, Agenda
 from potd.wire.blocks import Batch, record_digest
 from potd.wire.envelope import Signed, Signer, Verified, attestation_of
 from potd.wire.ids import NO_BLOB, AccountId, account_id, digest
-from potd.wire.operations import Enrol, Operation, Transfer
+from potd.wire.operations import Accuse, Enrol, Operation, Transfer
 from potd.wire.rounds import Evaluation, Seal, Update
 
 NETWORK = digest("network")
@@ -62,6 +62,33 @@ def test_operations_are_bounded_over_all_accounts() -> None:
     for nonce in range(OPERATIONS_MAX):
         assert agenda.add_operation(transfer(nonce), 0, ours=False) == ""
     assert "are waiting already" in agenda.add_operation(transfer(0, SIGNERS[1]), 0, ours=False)
+
+
+def accusation(nonce: int, length: int, signer: Signer = SIGNERS[0]) -> Verified[Operation]:
+    word = Signed(signer.key, bytes(length // 2), bytes(64))
+    return signer.verified(Accuse(account_id(signer.key), nonce, (word, word)))
+
+
+def test_an_operation_that_fits_no_batch_holds_up_nobody() -> None:
+    """It would be the next of its account for ever, and of all accounts behind it."""
+    agenda = Agenda()
+    reason = agenda.add_operation(accusation(0, OPERATION_BYTES_MAX), 0, ours=False)
+    assert reason.endswith(f"at most {OPERATION_BYTES_MAX}")
+    assert agenda.add_operation(transfer(0, SIGNERS[1]), 0, ours=False) == ""
+    assert agenda.take(512, from_zero) == Batch((transfer(0, SIGNERS[1]).signed,))
+
+
+def test_operations_are_bounded_by_their_bytes_as_well() -> None:
+    agenda = Agenda()
+    length = OPERATION_BYTES_MAX * 15 // 16
+    room = OPERATIONS_BYTES_MAX // length
+    long = [accusation(nonce, length) for nonce in range(room + 1)]
+    reasons = [agenda.add_operation(one, 0, ours=False) for one in long]
+    full = next(number for number, reason in enumerate(reasons) if reason)
+    assert reasons[full].endswith("bytes of operations are waiting already")
+    assert full >= room - 1
+    agenda.drop_operation(record_digest(long[0].signed))
+    assert agenda.add_operation(long[full], 0, ours=False) == ""
 
 
 def test_records_go_before_operations_and_these_by_account_and_nonce() -> None:

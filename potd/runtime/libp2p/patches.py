@@ -331,8 +331,7 @@ class Router(GossipSub):
     def __init__(self, *, heartbeat_s: float, refuse: Refuse) -> None:
         super().__init__(
             protocols=[PROTOCOL_ID_V11], degree=6, degree_low=4, degree_high=12,
-            # The type says int; the loop only sleeps for it.
-            heartbeat_interval=heartbeat_s,  # type: ignore[arg-type]
+            heartbeat_interval=heartbeat_s,  # type: ignore[arg-type]  # declared an int, and only slept for
             heartbeat_initial_delay=heartbeat_s / 10, spam_protection_enabled=False,
             adaptive_gossip_enabled=False, eclipse_protection_enabled=False, max_pending_messages_per_peer=32,
         )  # fmt: skip
