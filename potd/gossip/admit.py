@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 from potd.wire.blocks import BATCH_BYTES_MAX, Batch, Certificate, batch_digest
 from potd.wire.codec import Malformed, decode, encode
@@ -17,6 +18,14 @@ GOSSIP_BYTES_MAX = 64 * 1024
 Said = Word | Report | Draft | Commitment | Operation
 _SAID = (*WORDS, Report, Draft, Commitment, *OPERATIONS)
 _ENVELOPES: tuple[type[Signed] | type[Proposal] | type[Certificate], ...] = (Signed, Proposal, Certificate)
+
+
+class Screening(Enum):
+    """What becomes of gossip that somebody forwarded to us, in GossipSub 1.1's words."""
+
+    ACCEPT = "accept"  # heard, and forwarded
+    IGNORE = "ignore"  # neither, and held against nobody
+    REJECT = "reject"  # neither, and counted against who forwarded it: an honest node would not have
 
 
 @dataclass(frozen=True)
@@ -62,10 +71,10 @@ def admit_operation(data: bytes, network: Digest) -> Verified[Operation]:
     return verify(decode(data, Signed), network, *OPERATIONS)
 
 
-def screen(topic: str, data: bytes, network: Digest) -> bool:
-    """Whether a message heard on a topic is worth passing on. Never raises."""
+def screen(topic: str, data: bytes, network: Digest) -> Screening:
+    """Whether a message heard on a topic is worth passing on, as far as its bytes tell. Never raises."""
     if len(data) > GOSSIP_BYTES_MAX:
-        return False
+        return Screening.REJECT
     try:
         match topic:
             case "commitments":
@@ -75,7 +84,7 @@ def screen(topic: str, data: bytes, network: Digest) -> bool:
             case "operations":
                 admit_operation(data, network)
             case _:
-                return False
+                return Screening.REJECT
     except Malformed:
-        return False
-    return True
+        return Screening.REJECT
+    return Screening.ACCEPT

@@ -7,9 +7,13 @@ height is permanent.
 
 from __future__ import annotations
 
-from potd.consensus.quorum import Group
+from dataclasses import dataclass
+
+from potd.consensus.quorum import Group, certificate_fault
+from potd.gossip.admit import Screening
 from potd.ledger.entries import Seats
 from potd.ledger.state import Ledger
+from potd.wire.blocks import Certificate
 from potd.wire.codec import decode
 from potd.wire.ids import NOTHING, AccountId, Digest, Key
 
@@ -35,6 +39,32 @@ def era_of(ledger: Ledger, certified: int, noted: bytes) -> tuple[Group, int | N
         return Group(ledger.network, seats.before), seats.base
     change = ledger.change()
     return group_of(ledger.network, seats), change.height if change is not None else None
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What tells a certificate that honest nodes forward from one that they do not, as of one height of ours."""
+
+    group: Group  # who is at work
+    began: int  # the base of those before them
+    horizon: int  # up to which height the former decide for sure
+
+    def screen(self, certificate: Certificate) -> Screening:
+        """What proves something is forwarded, late or not, and what may be of validators whom we do not know yet. Of
+        those before the last ones we cannot tell, and no more need we: an honest node that has not come as far as we
+        may have forwarded it."""
+        height, group = certificate.header.height, self.group
+        if height > self.horizon:
+            return Screening.ACCEPT
+        if height <= self.began:
+            return Screening.IGNORE
+        known = Group(group.network, group.before) if height < group.base else group
+        return Screening.REJECT if certificate_fault(certificate, known) else Screening.ACCEPT
+
+
+def watch_of(ledger: Ledger, group: Group, ends: int | None) -> Watch:
+    began = max((base for base in ledger.eras().bases if base < group.base), default=0)
+    return Watch(group, began, ends if ends is not None else horizon(ledger))
 
 
 def key_of(ledger: Ledger, certified: int, account: AccountId) -> Key | None:

@@ -13,10 +13,17 @@ from dataclasses import dataclass
 from typing import Any, assert_never
 
 from potd.consensus import events as pbft
-from potd.consensus.quorum import Group, blocks_fault, certificate_fault, certified_runs
+from potd.consensus.quorum import blocks_fault, certificate_fault, certified_runs
 from potd.consensus.replica import Replica
 from potd.consensus.succession import Handover, Line
-from potd.gossip.admit import Ordered, admit_certificate, admit_commitment, admit_frame, admit_operation
+from potd.gossip.admit import (
+    Ordered,
+    Screening,
+    admit_certificate,
+    admit_commitment,
+    admit_frame,
+    admit_operation,
+)
 from potd.ledger.apply import execute
 from potd.ledger.entries import task_of
 from potd.ledger.state import Ledger, genesis_ledger
@@ -24,7 +31,7 @@ from potd.node import events as out
 from potd.node.accuser import Accuser
 from potd.node.agenda import Agenda, operation_key
 from potd.node.court import Court
-from potd.node.eras import ERA_NOTE, era_of, horizon, key_of
+from potd.node.eras import ERA_NOTE, era_of, key_of, watch_of
 from potd.node.events import Effect, Input
 from potd.node.follow import GRACE_TICKS, Follower
 from potd.node.operations import Operations
@@ -124,6 +131,7 @@ class Node:
         self.certified = restored.certificate.header.height if restored.certificate is not None else 0
         self._certificate = restored.certificate  # of that height
         self.group, self._ends = era_of(self.ledger, self.certified, restored.notes.get(ERA_NOTE, b""))
+        self._watch = watch_of(self.ledger, self.group, self._ends)
         self._boot = restored.boot
         self._by_blocks = True  # whether the newest height was taken from others, or none was executed yet
         silent_until = int.from_bytes(restored.notes.get(SILENT_NOTE, b""), "big")
@@ -193,13 +201,9 @@ class Node:
         """How many other validators are connected."""
         return sum(1 for key in self.group.keys if key in self._peers)
 
-    def heeds(self, certificate: Certificate) -> bool:
-        """Whether a certificate proves something to us, or may be of validators whom we do not know yet. It proves
-        something too if it is late, and of those who decided before: who passes it on is honest."""
-        height, group = certificate.header.height, self.group
-        if height < group.base:
-            return not certificate_fault(certificate, Group(self.network, group.before))
-        return height > self._horizon() or not certificate_fault(certificate, group)
+    def screen(self, certificate: Certificate) -> Screening:
+        """Whether to forward a certificate that was heard by gossip. May be called from any thread."""
+        return self._watch.screen(certificate)
 
     def batch(self, digest: Digest) -> Batch | None:
         """A batch in flight, for a peer that lacks it."""
@@ -418,7 +422,7 @@ class Node:
         if height <= self.certified:
             return []
         fault = certificate_fault(certificate, self.group)
-        if fault and height > self._horizon():
+        if fault and height > self._watch.horizon:
             self._follower.hinted(peer, height)
             return [out.Ignore("certificate from far ahead, perhaps of later validators")]
         if fault:
@@ -658,7 +662,7 @@ class Node:
             if run[0].header.height <= self.height or [block.header.height for block in run] != expected:
                 break
             fault = blocks_fault(run, self.group)
-            if run[-1].header.height > self._horizon():
+            if run[-1].header.height > self._watch.horizon:
                 fault = "blocks beyond the end of an era without the certificate of its last height"
             if fault:
                 effects.append(out.Refuse(peer, fault))
@@ -710,10 +714,6 @@ class Node:
         group = self.group
         return Electorate(self.network, group.keys, group.quorum, group.some_honest, group.base)
 
-    def _horizon(self) -> int:
-        """Up to which height our validators decide for sure."""
-        return self._ends if self._ends is not None else horizon(self.ledger)
-
     def _proved(self) -> int:
         """Our height, or one less while it is the last of an era and waits for its certificate: nothing that comes
         after it counts before."""
@@ -754,6 +754,7 @@ class Node:
         after a start: its home may be one that was restored, and the era not new to it."""
         before, seated = self.replica, self.replica is not None
         self.group, self._ends = era_of(self.ledger, self.certified, b"")
+        self._watch = watch_of(self.ledger, self.group, self._ends)
         self._owed = None
         asks = before is None or before.silent or self._by_blocks
         silent_until = before.silent_until if before is not None else 0
@@ -765,12 +766,13 @@ class Node:
         return effects + self._from_rounds(self._desks.reseated(self._electorate(), self.replica is not None))
 
     def _end_era(self) -> None:
-        """As soon as a change is agreed on we know the last height of the era."""
+        """As soon as a change is agreed on we know the last height of the era. To be asked at each height."""
         change = self.ledger.change()
         if change is not None and self._ends is None:
             self._ends = change.height
             if self.replica is not None:
                 self.replica.step(pbft.Ending(change.height))
+        self._watch = watch_of(self.ledger, self.group, self._ends)
 
     def _note_era(self) -> list[Effect]:
         """Who is at work, and who was before, for a restart between the execution of their last height and its

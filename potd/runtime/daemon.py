@@ -21,7 +21,7 @@ from potd import __version__
 from potd.arithmetic.selftest import GOLDEN
 from potd.config import Config, ConfigError, locked, read_genesis, read_key, reread
 from potd.config.addresses import peer_id
-from potd.gossip.admit import screen
+from potd.gossip.admit import Screening, screen
 from potd.ledger.entries import Phase
 from potd.node import events
 from potd.node.node import Node, Restored, Settings
@@ -319,11 +319,12 @@ class Daemon:
             case _:
                 assert_never(event)
 
-    def screen(self, topic: str, data: bytes) -> bool:
-        if not screen(topic, data, self._network_name):
-            return False
+    def screen(self, topic: str, data: bytes) -> Screening:
+        screened = screen(topic, data, self._network_name)
+        if topic != "certificates" or screened is not Screening.ACCEPT:
+            return screened
         # A certificate is passed on only if it proves something: its key would be anybody's otherwise.
-        return topic != "certificates" or self._node.heeds(decode(data, Certificate))
+        return self._node.screen(decode(data, Certificate))
 
     def hello(self) -> bytes:
         listening = min(len(self.network.addresses), 2**16 - 1)

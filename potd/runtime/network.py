@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
+from potd.gossip.admit import Screening
+
 NodeKey = bytes  # an Ed25519 public key, 32 bytes
 
 FRAME_BYTES_MAX = 8 << 20  # one frame on the votes stream: any message
@@ -153,8 +155,8 @@ class Callbacks(Protocol):
     def heard(self, event: NetworkEvent) -> None:
         """Take an event. On the asyncio thread, in order per peer; never raises."""
 
-    def screen(self, topic: str, data: bytes) -> bool:
-        """Whether gossip may be forwarded and heard. On the network's thread: stateless, pure, never raises."""
+    def screen(self, topic: str, data: bytes) -> Screening:
+        """Whether gossip may be forwarded and heard. On the network's thread: changes nothing, never raises."""
 
     def hello(self) -> bytes:
         """Our hello, at most `HELLO_BYTES_MAX`. On the network's thread, afresh for every handshake."""

@@ -14,8 +14,8 @@ from pathlib import Path
 from time import perf_counter
 
 from potd.arithmetic.selftest import GOLDEN
-from potd.consensus.quorum import Group, certificate_fault
-from potd.gossip.admit import screen
+from potd.consensus.quorum import Group
+from potd.gossip.admit import Screening, screen
 from potd.node import events as ev
 from potd.node.node import Node, Settings
 from potd.runtime.journal import Journal, Write, open_journal
@@ -140,9 +140,10 @@ class Cluster:
             self.counts["bytes"] += len(data)
             # As the daemon screens what comes by gossip, on the network's thread.
             member.takes_its_turn()
-            if not screen(topic, data, self.network):
-                continue
-            if topic == "certificates" and certificate_fault(decode(data, Certificate), member.node.group):
+            screened = screen(topic, data, self.network)
+            if screened is Screening.ACCEPT and topic == "certificates":
+                screened = member.node.screen(decode(data, Certificate))
+            if screened is not Screening.ACCEPT:
                 continue
             member.inbox.append(ev.Gossiped(topic, data))
         self.members[key].takes_its_turn()

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 
 import uvloop
 
+from potd.gossip.admit import Screening
 from potd.runtime.libp2p import Libp2pNetwork
 from potd.runtime.network import Allowance, Allowances, Framed, NetworkConfig, NetworkEvent, PeerUp
 
@@ -34,8 +35,8 @@ class _Host:
         elif isinstance(event, PeerUp):
             self.up.put_nowait(event)
 
-    def screen(self, topic: str, data: bytes) -> bool:
-        return False
+    def screen(self, topic: str, data: bytes) -> Screening:
+        return Screening.IGNORE
 
     def hello(self) -> bytes:
         return b"hop"

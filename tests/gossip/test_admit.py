@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from potd.gossip.admit import (
     GOSSIP_BYTES_MAX,
     Ordered,
+    Screening,
     admit_certificate,
     admit_commitment,
     admit_frame,
@@ -121,22 +122,22 @@ def test_each_topic_takes_its_own_kind() -> None:
 @pytest.mark.parametrize("topic", GOOD)
 @pytest.mark.parametrize("kind", GOOD)
 def test_a_topic_passes_on_its_own_kind_only(topic: str, kind: str) -> None:
-    assert screen(topic, GOOD[kind], NETWORK) is (topic == kind)
+    assert (screen(topic, GOOD[kind], NETWORK) is Screening.ACCEPT) == (topic == kind)
 
 
 @pytest.mark.parametrize("topic", GOOD)
 def test_a_message_of_another_network_is_not_passed_on(topic: str) -> None:
-    assert not screen(topic, GOOD[topic], ELSEWHERE)
+    assert screen(topic, GOOD[topic], ELSEWHERE) is Screening.REJECT
 
 
 @pytest.mark.parametrize(("topic", "body"), [("commitments", COMMITMENT), ("operations", TRANSFER)])
 def test_a_forged_message_is_not_passed_on(topic: str, body: object) -> None:
-    assert not screen(topic, encode(forged(SIGNER.sign(body))), NETWORK)
+    assert screen(topic, encode(forged(SIGNER.sign(body))), NETWORK) is Screening.REJECT
 
 
 @pytest.mark.parametrize("topic", GOOD)
 def test_a_message_too_large_for_gossip_is_not_passed_on(topic: str) -> None:
-    assert not screen(topic, bytes(GOSSIP_BYTES_MAX + 1), NETWORK)
+    assert screen(topic, bytes(GOSSIP_BYTES_MAX + 1), NETWORK) is Screening.REJECT
 
 
 def test_large_gossip_is_refused_though_it_be_well_made() -> None:
@@ -144,16 +145,16 @@ def test_large_gossip_is_refused_though_it_be_well_made() -> None:
     crowd = tuple(Attestation(one.key, bytes(64)) for one in signers)
     large = encode(Certificate(HEADER, crowd))
     assert len(large) > GOSSIP_BYTES_MAX
-    assert not screen("certificates", large, NETWORK)
+    assert screen("certificates", large, NETWORK) is Screening.REJECT
 
 
 def test_an_unknown_topic_passes_nothing_on() -> None:
-    assert not screen("gossip", GOOD["operations"], NETWORK)
+    assert screen("gossip", GOOD["operations"], NETWORK) is Screening.REJECT
 
 
 @given(st.sampled_from((*GOOD, "gossip")), st.binary(max_size=300))
 def test_garbage_is_screened_and_raises_nothing(topic: str, data: bytes) -> None:
-    assert screen(topic, data, NETWORK) is False
+    assert screen(topic, data, NETWORK) is Screening.REJECT
 
 
 @given(st.sampled_from(sorted(GOOD)), st.integers(0, 10_000), st.integers(0, 255))
@@ -163,14 +164,14 @@ def test_a_message_with_one_byte_changed_is_screened(topic: str, at: int, value:
     changed[at % len(good)] = value
     passed = screen(topic, bytes(changed), NETWORK)
     if topic != "certificates":  # whose signatures are for the node to check
-        assert passed is (bytes(changed) == good)
+        assert (passed is Screening.ACCEPT) == (bytes(changed) == good)
 
 
 @given(st.sampled_from(sorted(GOOD)), st.integers(0, 10_000))
 def test_a_message_cut_short_or_followed_by_more_is_screened(topic: str, at: int) -> None:
     good = GOOD[topic]
-    assert not screen(topic, good[: at % len(good)], NETWORK)
-    assert not screen(topic, good + bytes(at % 7 + 1), NETWORK)
+    assert screen(topic, good[: at % len(good)], NETWORK) is Screening.REJECT
+    assert screen(topic, good + bytes(at % 7 + 1), NETWORK) is Screening.REJECT
 
 
 FRAMES = [encode(SIGNER.sign(body)) for body in SAID] + [encode(Proposal(SIGNER.sign(ORDER), BATCH))]
@@ -198,6 +199,6 @@ def test_a_frame_is_admitted_or_malformed(data: bytes, at: int, value: int) -> N
 def test_any_msgpack_is_admitted_or_malformed(value: object) -> None:
     for tag in (1, 53, 61):
         data = msgpack.packb([tag, *value] if isinstance(value, list) else value)
-        assert not screen("operations", data, NETWORK)
+        assert screen("operations", data, NETWORK) is Screening.REJECT
         with pytest.raises(Malformed):
             admit_frame(data, NETWORK)

@@ -8,6 +8,7 @@ import sys
 
 import uvloop
 
+from potd.gossip.admit import Screening
 from potd.runtime.libp2p import Libp2pNetwork
 from potd.runtime.network import Gossiped, NetworkConfig, NetworkEvent, NodeKey
 
@@ -25,8 +26,8 @@ class Callbacks:
         if isinstance(event, Gossiped):
             self.gossip.put_nowait(event.data)
 
-    def screen(self, topic: str, data: bytes) -> bool:
-        return True
+    def screen(self, topic: str, data: bytes) -> Screening:
+        return Screening.ACCEPT
 
     def hello(self) -> bytes:
         return b"hello"

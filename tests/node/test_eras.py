@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from potd.consensus.quorum import certificate_fault
+from potd.gossip.admit import Screening
 from potd.ledger.entries import COUNCIL, Council
 from potd.node import events as ev
 from potd.node.eras import ERA_NOTE
@@ -301,7 +302,7 @@ def test_a_certificate_of_later_validators_is_a_hint_and_held_against_nobody(tmp
     newest = known[max(height for height, one in known.items() if new in {sign.key for sign in one.attestations})]
     node = world.node(lost)
     assert certificate_fault(newest, node.group)
-    assert node.heeds(newest)
+    assert node.screen(newest) is Screening.ACCEPT
     for peer in world.keys[1:4]:
         (told,) = node.step(ev.Framed(peer, encode(newest)))
         assert isinstance(told, ev.Ignore)
@@ -316,9 +317,12 @@ def test_a_late_certificate_of_the_validators_before_is_no_fault_of_who_passes_i
     world.run(turned(world, {*world.keys[:4], world.keys[-1]}), 900)
     node, known = world.node(world.keys[4]), world.members[world.keys[4]].disk.certificates
     late = next(known[height] for height in sorted(known, reverse=True) if height < node.group.base)
-    assert node.heeds(late)
-    assert not node.heeds(replace(late, attestations=late.attestations[1:]))
-    assert not node.heeds(replace(late, header=replace(late.header, state=bytes(32))))
+    assert node.screen(late) is Screening.ACCEPT
+    assert node.screen(replace(late, attestations=late.attestations[1:])) is Screening.REJECT
+    assert node.screen(replace(late, header=replace(late.header, state=bytes(32)))) is Screening.REJECT
+    ask(world, world.keys[0], Resign(account_id(world.keys[0]), 0))
+    world.run(turned(world, {*world.keys[1:4], world.keys[-1]}), 900)
+    assert node.screen(late) is Screening.IGNORE
 
 
 def test_a_primary_that_does_not_bring_an_idle_network_to_the_end_is_replaced(tmp_path: Path) -> None:

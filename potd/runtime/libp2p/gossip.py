@@ -14,6 +14,7 @@ from libp2p.peer.id import ID
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.tools.anyio_service import background_trio_service
 
+from potd.gossip.admit import Screening
 from potd.runtime.libp2p import patches
 from potd.runtime.libp2p.addresses import key_of
 from potd.runtime.libp2p.backlog import Backlog
@@ -96,18 +97,22 @@ class Topics:
     def _screen(self, topic: str, forwarder: ID, message: rpc_pb2.Message) -> bool:
         if forwarder == self._host.get_id():
             return True
-        why = None
+        why, screened = None, Screening.ACCEPT
         if len(message.topicIDs) != 1:
             why = "not on one topic"
         elif len(message.data) > GOSSIP_BYTES_MAX:
             why = "too long"
         elif key_of(ID(message.from_id)) is None:
             why = "origin is not an Ed25519 key"
-        elif not self._callbacks.screen(topic, message.data):
-            why = "screened"
+        else:
+            screened = self._callbacks.screen(topic, message.data)
+        if screened is Screening.REJECT:
+            why = f"rejected from {topic}"
+        elif screened is Screening.IGNORE:
+            self._peers.counts["gossip ignored"] += 1
         if why is not None:
             self._peers.refuse(forwarder, "gossip", why)
-        return why is None
+        return why is None and screened is Screening.ACCEPT
 
     def _admits(self, forwarder: ID) -> bool:
         peer = self._peers.of(forwarder)

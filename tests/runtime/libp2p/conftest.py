@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import pytest
 import uvloop
 
+from potd.gossip.admit import Screening
 from potd.runtime.network import (
     Framed,
     Gossiped,
@@ -42,7 +43,7 @@ class Witness:
         self.events: list[NetworkEvent] = []
         self.greeting = f"hello from {name}".encode()
         self.refusal: str | None = None
-        self.screened: set[bytes] = set()
+        self.screened: dict[bytes, Screening] = {}
         self.answers: dict[bytes, Callable[[], Awaitable[bytes]]] = {}
         self.topics: set[str] = set()  # that we were asked to screen
         self._changed = asyncio.Event()
@@ -51,9 +52,9 @@ class Witness:
         self.events.append(event)
         self._changed.set()
 
-    def screen(self, topic: str, data: bytes) -> bool:
+    def screen(self, topic: str, data: bytes) -> Screening:
         self.topics.add(topic)
-        return data not in self.screened
+        return self.screened.get(data, Screening.ACCEPT)
 
     def hello(self) -> bytes:
         return self.greeting

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from potd.gossip.admit import Screening
 from potd.runtime.network import Allowance, Allowances, Gossiped
 
 if TYPE_CHECKING:
@@ -16,9 +17,12 @@ def test_gossip_travels_over_a_third_node_and_names_its_origin(nodes: "Nodes") -
             await bob.until_up(alice, carol)
             await bob.until_subscribed(2)
             await alice.until_subscribed(1)
-            bob.witness.screened.add(b"rubbish")
+            bob.witness.screened = {b"rubbish": Screening.REJECT, b"old news": Screening.IGNORE}
+            alice.network.publish(nodes.topic, b"old news")
+            await bob.until_counted("gossip ignored")
+            assert not [name for name in bob.network.counters() if name.startswith("refused")]
             alice.network.publish(nodes.topic, b"rubbish")
-            await bob.until_counted("refused gossip: screened")
+            await bob.until_counted(f"refused gossip: rejected from {nodes.topic}")
             alice.network.publish(nodes.topic, b"news")
             assert await carol.until_gossip(1) == [b"news"]
             assert carol.witness.all(Gossiped) == [Gossiped(nodes.topic, alice.key, b"news")]

@@ -295,6 +295,7 @@ def test_only_noise_is_offered(nodes: "Nodes") -> None:
 def test_libp2p_leaves_the_programs_log_alone() -> None:
     program = """
 import logging, asyncio
+from potd.gossip.admit import Screening
 from potd.runtime.libp2p import Libp2pNetwork
 from potd.runtime.network import NetworkConfig
 async def main():
@@ -306,7 +307,7 @@ async def main():
 up = asyncio.Event()
 class Callbacks:
     def heard(self, event): up.set()
-    def screen(self, topic, data): return True
+    def screen(self, topic, data): return Screening.ACCEPT
     def hello(self): return b""
     def admit(self, peer, hello): return None
 asyncio.run(main())

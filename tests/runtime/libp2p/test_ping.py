@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
 CHILD = """
 import asyncio, hashlib, sys, uvloop
+from potd.gossip.admit import Screening
 from potd.runtime.libp2p import Libp2pNetwork
 from potd.runtime.network import NetworkConfig
 
 class Callbacks:
     def heard(self, event): print(type(event).__name__, flush=True)
-    def screen(self, topic, data): return True
+    def screen(self, topic, data): return Screening.ACCEPT
     def hello(self): return b"hello from a child"
     def admit(self, peer, hello): return None
     async def answer(self, peer, kind, question): return question
