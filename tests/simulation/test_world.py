@@ -86,14 +86,15 @@ def test_twins_are_two_machines_with_one_key_and_no_common_friends(tmp_path: Pat
         assert world.place_of(other, stranger) is None
 
 
-def test_one_seed_gives_one_trace_whatever_the_order_of_sets() -> None:
+def test_one_seed_gives_one_trace_whatever_the_order_of_sets_and_the_number_of_threads() -> None:
     program = "from potd.simulation.run import run_seed; print(run_seed(7, 'hostile').trace)"
     traces = []
-    for hash_seed in ("1", "2"):
+    for hash_seed, threads in (("1", "1"), ("2", "8")):
+        pools = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), threads)
         child = subprocess.run(
             [sys.executable, "-c", program],
             cwd=ROOT,
-            env={"PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT)},
+            env={"PYTHONHASHSEED": hash_seed, "PYTHONPATH": str(ROOT), **pools},
             capture_output=True,
             text=True,
             timeout=120,
