@@ -263,5 +263,5 @@ class AnyHistory(RuleBasedStateMachine):
         assert Ledger.from_entries(sorted(ledger.entries.items()), ledger.header).root() == ledger.root()
 
 
-AnyHistory.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+AnyHistory.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
 TestAnyHistory = AnyHistory.TestCase

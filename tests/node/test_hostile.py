@@ -240,7 +240,7 @@ def test_who_floods_with_operations_of_one_account_fills_that_accounts_places_on
     assert passed_over(node.step(ev.Gossiped("operations", encode(own)))) == []
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.sampled_from(("frame", *ev.TOPICS)), st.binary(max_size=200)), max_size=5))
 def test_garbage_of_any_kind_is_refused_and_counted(given_bytes: list[tuple[str, bytes]]) -> None:
     node = ALIVE

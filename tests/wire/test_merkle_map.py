@@ -83,7 +83,7 @@ class LikeADictionary(RuleBasedStateMachine):
             assert map_.root() == map_of(model).root()
 
 
-LikeADictionary.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+LikeADictionary.TestCase.settings = settings(max_examples=40, stateful_step_count=30)
 TestLikeADictionary = LikeADictionary.TestCase
 
 
