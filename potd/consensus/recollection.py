@@ -32,7 +32,7 @@ from typing import Any
 from potd.consensus.checkpoint import Checkpoints
 from potd.consensus.quorum import Group, certificate_fault
 from potd.consensus.slots import Log, Slot
-from potd.consensus.view_change import new_view_fault, view_change_fault
+from potd.consensus.view_change import era_fault, new_view_fault, stables_of, view_change_fault
 from potd.wire.blocks import Certificate, Header
 from potd.wire.codec import Malformed, decode, encode
 from potd.wire.consensus import (
@@ -162,12 +162,14 @@ def read_answer(
             continue
         match vote.body:
             case ViewChange():
-                fault = view_change_fault(vote, group, window)
+                # What we said in an era before has a number of view that means nothing in this one.
+                fault = era_fault([vote.body.stable], group, None) or view_change_fault(vote, group, window)
                 if left is None or left.body.view < vote.body.view:
                     left = vote
                 passed = vote.body.stable + window
             case NewView():
                 fault, carried, _ = new_view_fault(vote, group, window)
+                fault = era_fault(stables_of(vote.body), group, None) or fault
                 if began is None or began.body.view < vote.body.view:
                     began = vote
                 passed = carried.stable + window if carried is not None else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -24,7 +25,7 @@ from potd.consensus.events import (
 from potd.consensus.quorum import Group, certificate_fault
 from potd.consensus.replica import Replica
 from potd.wire.blocks import NULL, Certificate, Header, batch_digest
-from potd.wire.consensus import Commit, NewView, Prepare, PrePrepare, Refusal, Status, ViewChange
+from potd.wire.consensus import Commit, NewView, Prepare, PrePrepare, Recollected, Refusal, Status, ViewChange
 from potd.wire.envelope import Verified
 from potd.wire.rounds import Report
 from tests.consensus.cluster import NETWORK, Cluster, Lie, Member, Said, headers, operations_of, seats, signer
@@ -39,6 +40,7 @@ from tests.consensus.parts import (
     begin,
     certificate,
     leave,
+    recollected,
     said,
     sent,
     told_nothing,
@@ -214,6 +216,19 @@ def test_after_a_restart_a_view_of_an_earlier_era_is_forgotten() -> None:
     assert (again.view, again.active) == (1, False)
 
 
+@pytest.mark.parametrize("old", [leave(1), begin([leave(0), leave(1), leave(2)])], ids=["left", "began"])
+def test_what_was_said_of_a_view_of_an_earlier_era_makes_no_start_silent(old: Verified[Any]) -> None:
+    """A liar has kept it: of the first era it needs no certificate. The start's own home lacks nothing."""
+    group = Group(NETWORK, keys(0, 1, 2, 4), BASE, keys(*OLD))  # n1 is the primary of view 1 in both
+    one = Replica(signer(1), group, patience_ticks=PATIENCE, window=WINDOW)
+    base = certificate(CHAIN[BASE - 1])
+    one.restore(CHAIN[BASE - 1], base, (), BOOT)
+    effects = one.step(recollected(one, 4, [old], base))
+    assert [type(effect) for effect in effects] == [Reject]
+    told_nothing(one, base)
+    assert (one.view, one.active, one.silent) == (0, True, False)
+
+
 def test_votes_of_the_era_before_are_untimely() -> None:
     one = new_replica(2)
     words = [PrePrepare(0, 2, batch_digest(B)), Commit(0, 2, batch_digest(B)), CHAIN[1], Status(0, False, 1, 1)]
@@ -386,6 +401,36 @@ def test_views_of_one_era_replayed_in_the_next_move_nobody() -> None:
         cluster.request(b"later %d" % number)
     cluster.settle()
     assert len(cluster.enters(2)) == entered
+
+
+def recall_another_era(cluster: Cluster, member: Member, to: int, said: Said) -> Iterable[Said]:
+    """Shows who starts what it said of a view of the first era, and says nothing else once others decide."""
+    message = cluster.verified(said.signed)
+    assert message is not None
+    if not cluster.changes:
+        return [said]
+    if not isinstance(message.body, Recollected):
+        return [said] if member.height < cluster.changes[0].height + 2 else []
+    words = [one.signed for one in cluster.heard if one.signed.key == message.body.asker]
+    left = [one for one in words if isinstance(getattr(cluster.verified(one), "body", None), ViewChange)]
+    return [Said(member.signer.sign(replace(message.body, votes=tuple(left[:1]))), None)]
+
+
+def test_a_liar_that_recalls_views_of_the_first_era_stops_nobody_who_starts_in_the_next() -> None:
+    cluster = Cluster(4, 1, liars={3: recall_another_era})
+    cluster.crash(0)
+    cluster.request(b"operation")
+    cluster.settle()  # all have left a view at height 0
+    cluster.restart(0)
+    turn(cluster, 1, 2, 0, 3)
+    for number in range(2):
+        cluster.request(b"later %d" % number)
+        cluster.settle()
+    cluster.crash(1)
+    cluster.restart(1)
+    cluster.request(b"with n3 mute, all others are needed")
+    cluster.settle()
+    assert cluster.members[1].journal.silent_until == 0
 
 
 @pytest.mark.parametrize("away", [0, 1, 4])
