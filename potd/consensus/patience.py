@@ -25,10 +25,10 @@ class Patience:
         self._due: dict[str, None] = {}  # oldest first
         self._waited = 0  # ticks for the oldest
         self._leaving: int | None = None  # ticks since a quorum left for our next view; None before
-        self._failures = 0  # views that ended too soon, less one for each height executed since
+        self._failures = 0  # views that ended too soon, less one for each height executed since; DOUBLINGS_MAX at most
 
     def ticks(self) -> int:
-        return self._base << min(self._failures, DOUBLINGS_MAX)
+        return self._base << self._failures
 
     def owe(self, key: str) -> None:
         """The primary owes this from now on, or since before."""
@@ -75,7 +75,7 @@ class Patience:
 
     def failed(self) -> None:
         """A view ended without having brought what was due."""
-        self._failures += 1
+        self._failures = min(self._failures + 1, DOUBLINGS_MAX)
 
     def progressed(self, heights: int) -> None:
         self._failures = max(0, self._failures - heights)

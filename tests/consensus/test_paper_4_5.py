@@ -16,6 +16,7 @@ from potd.consensus.events import (
     Reject,
     Ticked,
 )
+from potd.consensus.patience import DOUBLINGS_MAX, Patience
 from potd.consensus.view_change import carry_over
 from potd.wire.blocks import NULL, batch_digest
 from potd.wire.consensus import Commit, ViewChange
@@ -187,3 +188,15 @@ def test_patience_shrinks_again_with_what_is_executed() -> None:
     backup.step(Judged(1, 1, batch_digest(A), ""))
     backup.step(Executed(FIRST))
     assert backup.patience() == PATIENCE
+
+
+def test_a_night_without_a_view_is_forgotten_after_as_many_heights_as_patience_was_doubled() -> None:
+    """Views that ended beyond the longest patience are not paid for with a height each."""
+    patience = Patience(PATIENCE, 4)
+    for _ in range(10 * DOUBLINGS_MAX):
+        patience.failed()
+    assert patience.ticks() == PATIENCE << DOUBLINGS_MAX
+    patience.progressed(1)
+    assert patience.ticks() == PATIENCE << DOUBLINGS_MAX - 1
+    patience.progressed(DOUBLINGS_MAX - 1)
+    assert patience.ticks() == PATIENCE

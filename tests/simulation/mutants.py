@@ -113,7 +113,7 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             edit(
                 "potd.consensus.patience:Patience.ticks",
-                "self._base << min(self._failures, DOUBLINGS_MAX)",
+                "self._base << self._failures",
                 "self._base",
             ),
         ),
