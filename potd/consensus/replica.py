@@ -858,6 +858,8 @@ class Replica:
             effects.append(Hush(self.silent_until))
         if answer.certificate is not None:
             effects += self._on_certificate(answer.certificate)
+        if self.done:
+            return effects  # in silence: whoever decides from here on is asked afresh
         if answer.left is not None and answer.left.body.view > self.view:
             effects += self._leave(answer.left, "we have left for a later one, in a life that this home forgot")
             effects.append(Persist(2**62, answer.left.signed))
@@ -882,6 +884,8 @@ class Replica:
         for _, header in sorted(self._unsigned.items()):
             effects += self._sign_header(header) + self._stabilise(header.height)
         self._unsigned.clear()
+        if self.done:
+            return effects  # by our own signature: others decide from here on
         for slot in self._log.slots() if self.active else ():
             ballot = slot.ballots.get(self.view)
             if ballot is not None and ballot.order is not None:

@@ -142,6 +142,29 @@ def test_once_the_end_is_permanent_a_replica_leaves_no_view() -> None:
     assert effects == []
 
 
+def test_who_ends_the_era_with_its_first_word_after_a_start_leaves_no_view() -> None:
+    """It had executed the end and not signed it; the others have waited for that, and given up their view."""
+    one = Replica(signer(1), Group(NETWORK, keys(*OLD)), patience_ticks=PATIENCE, window=WINDOW)
+    one.restore(CHAIN[1], None, (), BOOT)
+    one.step(Ending(2))
+    for index in (2, 3):
+        one.step(said(index, CHAIN[1]))
+        one.step(Received(leave(index)))
+    effects = told_nothing(one)
+    assert (one.done, sent(effects, Header), left(effects)) == (True, [CHAIN[1]], False)
+
+
+def test_who_is_shown_the_end_as_it_asks_what_it_said_leaves_no_view() -> None:
+    one = Replica(signer(1), Group(NETWORK, keys(*OLD)), patience_ticks=PATIENCE, window=WINDOW)
+    one.restore(CHAIN[1], None, (), BOOT)
+    one.step(Ending(2))
+    for index in (2, 3):
+        one.step(Received(leave(index)))
+    effects = one.step(recollected(one, 0))
+    effects += one.step(recollected(one, 2, (), certificate(CHAIN[1], by=(0, 2, 3))))
+    assert (one.done, left(effects)) == (True, False)
+
+
 def test_a_view_change_that_shows_the_end_ends_the_era_and_is_not_joined() -> None:
     """f + 1 claims to join come together with the certificate."""
     one = old_replica(1, ends=2, executed=2)
