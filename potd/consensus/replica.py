@@ -678,6 +678,8 @@ class Replica:
 
     def _on_view_change(self, message: Verified[ViewChange]) -> list[Effect]:
         view = message.body.view
+        if message.sender == self.key:
+            return [Ignore(message.sender, "own view change")]  # ours is the one that we remember
         if view < self.view or (view == self.view and self.active):
             return [Ignore(message.sender, "view change to a view that is past")]
         known = self._view_changes.get(message.sender)

@@ -6,6 +6,7 @@ from potd.consensus.events import (
     Awaited,
     Enter,
     Executed,
+    Ignore,
     Received,
     Send,
     Suspect,
@@ -13,7 +14,7 @@ from potd.consensus.events import (
 )
 from potd.consensus.replica import Replica
 from potd.wire.blocks import Header
-from potd.wire.consensus import Prepare, Status
+from potd.wire.consensus import NewView, Prepare, Status
 from tests.consensus.cluster import group, headers, signer
 from tests.consensus.parts import (
     PATIENCE,
@@ -38,6 +39,17 @@ def test_view_changes_of_one_replica_are_kept_once_in_whatever_order_they_come()
     for view in [*range(100, 50, -1), *range(200, 300)]:
         backup.step(Received(leave(3, view)))
     assert len(backup._view_changes) == 1
+
+
+def test_ones_own_view_change_from_others_counts_for_nothing() -> None:
+    """A home that was put back may have said it to a liar alone; what it remembers is what it begins a view with."""
+    primary = replica(1)
+    primary.step(Awaited("operation"))
+    ticks(primary, PATIENCE)
+    assert of_kind(primary.step(Received(leave(1, 2))), Ignore)
+    effects = [effect for index in (0, 2, 3) for effect in primary.step(Received(leave(index)))]
+    assert len(sent(effects, NewView)) == 1
+    assert (primary.view, primary.active) == (1, True)
 
 
 def test_who_lags_behind_a_view_is_shown_how_it_began() -> None:
