@@ -879,8 +879,6 @@ class Replica:
         past = self._recollection
         if past is None or not past.over(self.stable):
             return []
-        if past.restored and not self.active and self.primary == self.key:
-            return []  # we may have begun this view, and with other orders
         self._recollection = None
         effects: list[Effect] = [Speak(past.restored)]
         for _, header in sorted(self._unsigned.items()):
@@ -892,7 +890,11 @@ class Replica:
             ballot = slot.ballots.get(self.view)
             if ballot is not None and ballot.order is not None:
                 effects += self._consider(ballot)
-        return effects + self._deliver() + self._join_or_gather()
+        effects += self._deliver()
+        if past.restored and not self.active and self.primary == self.key:
+            # We may have begun this view, and with other orders. The next one is not ours to begin.
+            return effects + self._leave_for(self.view + 1, "we may have begun this one, in a life that we forgot")
+        return effects + self._join_or_gather()
 
     # Restart
 

@@ -306,7 +306,8 @@ def test_a_view_that_may_have_been_begun_in_a_forgotten_life_is_not_begun_again(
     one.followed(proven(WINDOW))
     effects = feed(one, Ticked(), Received(leave(0)), Received(leave(3)), Ticked())
     assert not sent(effects, NewView)
-    assert one.silent
+    assert (one.view, one.active, one.silent) == (2, False, False), "nor waited for: others may need its vote"
+    assert [(left.view, left.stable) for left in sent(effects, ViewChange)] == [(2, WINDOW)]
     later = begin([leave(0, 2), leave(2, 2), leave(3, 2)], view=2)
     feed(one, Received(later), Ticked())
     assert (one.view, one.silent) == (2, False)
@@ -503,6 +504,25 @@ def test_one_of_seven_that_hides_what_was_said_changes_nothing(who: int, age: in
     for boundary in range(5, boundaries + 1, 9):
         hushed += bool(old_home(7, {3: hide_what_was_said}, who, boundary, age))
     assert hushed
+
+
+def test_a_restored_home_that_has_left_for_a_view_of_its_own_is_needed_again_and_is_there() -> None:
+    """Its words are past, so it is correct again; with another one gone nothing is agreed on without it."""
+    cluster = Cluster(4, 1, patience=20, window=4, delay=(1, 1))
+    cluster.run(5)
+    cluster.cut = lambda sender, to: to == 1
+    cluster.request(b"unheard by n1")
+    cluster.run(60)
+    assert (cluster.members[1].replica.view, cluster.members[1].replica.active) == (1, False)
+    cluster.cut = lambda sender, to: False
+    turn_back(cluster, 1, EMPTY)
+    for number in range(3 * cluster.window):
+        cluster.request(b"until that is past %d" % number)
+        cluster.settle()
+    cluster.crash(3)
+    cluster.request(b"all others are needed")
+    cluster.settle()
+    assert cluster.members[1].journal.silent_until == 0
 
 
 @pytest.mark.parametrize("size", [1, 2, 4, 5, 7])
