@@ -298,7 +298,9 @@ class Node:
             case out.PartFetched():
                 effects = self._taking.on_part(event)
                 taken = self._taking.taken()
-                return effects + (self._take_over(taken) if taken is not None else [])
+                if taken is None or taken.certificate.header.height <= self.height:
+                    return effects  # the latter if blocks have come as far meanwhile
+                return effects + self._take_over(taken)
             case out.WorkerReady():
                 return self._on_worker(event)
             case out.WorkerLost(kind, reason):

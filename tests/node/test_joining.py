@@ -12,7 +12,7 @@ from potd.ledger.entries import Phase
 from potd.node import events as ev
 from potd.simulation.words import signed_by
 from potd.simulation.world import World
-from potd.wire.blocks import Header, record_digest
+from potd.wire.blocks import Block, Header, record_digest
 from potd.wire.codec import Malformed, encode
 from potd.wire.envelope import Signed, verify
 from potd.wire.ids import NOTHING, Key, account_id
@@ -120,6 +120,32 @@ def test_wrong_parts_are_refused_and_the_others_give_right_ones(tmp_path: Path) 
     assert world.members[newcomer].refused.count("a part that is not of its state") == 1
     assert asked.count(liar) == 1
     assert len(set(asked)) == 4
+    world.agree()
+    world.check()
+
+
+@pytest.mark.usefixtures("near")
+def test_blocks_that_come_late_beside_the_last_part_are_what_counts(tmp_path: Path) -> None:
+    """A peer may have kept them back since before the state was asked for."""
+    world = a_network_at(75, tmp_path)
+    newcomer, late = world.keys[4], world.keys[1]
+    first_parts, given = 16, 0
+
+    def delay(peer: Key, answer: Snapshot | Part) -> Snapshot | Part:
+        nonlocal given
+        given += isinstance(answer, Part)
+        if given == first_parts:
+            disk, blocks = world.members[late].disk, tuple[Block, ...]()
+            while len(blocks) < 75:
+                blocks += disk.answer(len(blocks) + 1)
+            world.input(newcomer, ev.BlocksFetched(late, blocks))
+        return answer
+
+    world.corrupt = delay
+    world.start(newcomer)
+    synced(world, newcomer, 75)
+    assert given == first_parts
+    assert said(world, newcomer, "took over") == 0
     world.agree()
     world.check()
 
