@@ -375,15 +375,13 @@ class Node:
                 return self._rounds_said(peer, self._desks.drafted(message))
             case Transfer() | Submit() | Enrol() | Leave() | Stand() | Back() | Resign() | Rekey() | Accuse():
                 return self._on_operation(message, ours=False)
-            case Recollect() if peer != message.sender:
+            case Recollect() | Status() if peer != message.sender:
                 # Each asks for itself: an old question that others repeat would use up the answer to a new one.
-                return [out.Refuse(peer, "another's recollection")]
+                return [out.Refuse(peer, f"another's {'recollection' if isinstance(body, Recollect) else 'status'}")]
             case _:
                 if self.replica is not None:
                     return self._from_consensus(self.replica.step(pbft.Received(message)))
-                if isinstance(body, Status) and peer == message.sender:
-                    return self._show_behind(peer, body)
-                return []
+                return self._show_behind(peer, body) if isinstance(body, Status) else []
 
     def _show_behind(self, peer: Key, theirs: Status) -> list[Effect]:
         """A validator that is behind asks those whom it takes for validators, and they may all have given up their

@@ -13,7 +13,7 @@ from potd.simulation.network import Place
 from potd.simulation.words import body_of, signed_by
 from potd.simulation.world import World
 from potd.wire.codec import encode
-from potd.wire.consensus import Recollect
+from potd.wire.consensus import Recollect, Status
 from potd.wire.ids import Key
 from potd.wire.rounds import Draft, Report
 
@@ -112,3 +112,15 @@ def test_a_question_that_another_passes_on_is_refused(tmp_path: Path) -> None:
     frame = encode(world.members[asker].signer.sign(Recollect(bytes(32))))
     assert node.step(ev.Framed(bearer, frame)) == [ev.Refuse(bearer, "another's recollection")]
     assert [one.to for one in node.step(ev.Framed(asker, frame)) if isinstance(one, ev.Send)] == [asker]
+
+
+def test_where_another_stood_once_is_told_by_nobody_else(tmp_path: Path) -> None:
+    """Whoever repeats an old Status in every tick would use up the answer to the new one: nothing were said again."""
+    world = World(tmp_path)
+    world.submit(rounds=1_000)
+    world.reach(1, 600)
+    behind, bearer, node = world.keys[1], world.keys[2], world.node(world.keys[0])
+    node.step(ev.Ticked())
+    old, new = (encode(world.members[behind].signer.sign(Status(0, False, at, at))) for at in (node.height, 0))
+    assert node.step(ev.Framed(bearer, old)) == [ev.Refuse(bearer, "another's status")]
+    assert {one.to for one in node.step(ev.Framed(behind, new)) if isinstance(one, ev.Send)} == {behind}
