@@ -22,7 +22,7 @@ from potd.wire import transfer
 from potd.wire.blobs import read_blob
 from potd.wire.blocks import BATCH_BYTES_MAX
 from potd.wire.codec import Malformed, decode, encode
-from potd.wire.ids import BlobRef, Digest, Key, short
+from potd.wire.ids import BlobRef, Digest, Key, digest, short
 from potd.wire.merkle import CHUNK_BYTES, blob_root, chunk_count, leaf_hash
 from potd.wire.merkle_map import Prefix
 from potd.wire.transfer import (
@@ -157,10 +157,10 @@ class Fetcher:
             self._reading.add(ref)
             self._group.create_task(self._read(ref), name=f"read {short(ref.root)}")
 
-    def fetch_batch(self, digest: Digest, peers: Sequence[Key]) -> None:
-        if digest not in self._batches:
-            self._batches.add(digest)
-            self._group.create_task(self._get_batch(digest, peers), name=f"batch {short(digest)}")
+    def fetch_batch(self, name: Digest, peers: Sequence[Key]) -> None:
+        if name not in self._batches:
+            self._batches.add(name)
+            self._group.create_task(self._get_batch(name, peers), name=f"batch {short(name)}")
 
     def fetch_blocks(self, peer: Key, first: int) -> None:
         self._group.create_task(self._get_blocks(peer, first), name=f"blocks from {first}")
@@ -372,22 +372,24 @@ class Fetcher:
 
     # Batches, blocks and states: whoever ordered them judges them
 
-    async def _get_batch(self, digest: Digest, peers: Sequence[Key]) -> None:
+    async def _get_batch(self, name: Digest, peers: Sequence[Key]) -> None:
         try:
             for peer in peers:
                 with contextlib.suppress(Refused, Unreachable):
                     data = await self._network.ask(
                         peer,
                         transfer.BATCH,
-                        encode(WantBatch(digest)),
+                        encode(WantBatch(name)),
                         answer_bytes_max=BATCH_BYTES_MAX + CHUNK_BYTES,
                         patience_s=BATCH_PATIENCE_S,
                     )
-                    self._heard(BatchFetched(digest, data))
-                    return
-            log.debug("batch %s: none of %d peers gave it", short(digest), len(peers))
+                    if digest("batch", data) == name:
+                        self._heard(BatchFetched(name, data))
+                        return
+                    self._blame(peer, "a batch that is another")  # and whoever comes next may have the right one
+            log.debug("batch %s: none of %d peers gave it", short(name), len(peers))
         finally:
-            self._batches.discard(digest)
+            self._batches.discard(name)
 
     async def _get_blocks(self, peer: Key, first: int) -> None:
         bytes_max = transfer.BLOCKS_BYTES_MAX + 2 * BATCH_BYTES_MAX

@@ -406,6 +406,20 @@ def test_a_batch_comes_from_the_first_peer_that_has_it(tmp_path: Path) -> None:
     on_bench(tmp_path, play)
 
 
+@pytest.mark.parametrize("lie", [b"", b"nonsense", encode(batch(3))])
+def test_who_gives_another_batch_is_blamed_and_the_next_is_asked(tmp_path: Path, lie: bytes) -> None:
+    """The order in which validators are asked is the same each time: the first one could keep it from us for ever."""
+
+    async def play(bench: Bench) -> None:
+        bench.liar(8, lambda kind, question: lie)
+        bench.holder(2)
+        bench.fetcher.fetch_batch(batch_digest(batch(2)), [key(8), key(2)])
+        assert await bench.heard() == BatchFetched(batch_digest(batch(2)), encode(batch(2)))
+        assert bench.blamed == [(key(8), "a batch that is another")]
+
+    on_bench(tmp_path, play)
+
+
 def test_certified_blocks_come_and_an_unhelpful_peer_gives_none(tmp_path: Path) -> None:
     async def play(bench: Bench) -> None:
         bench.holder(2)
