@@ -42,11 +42,14 @@ class Agenda:
         self._in_flight: set[Digest] = set()
         self._bytes = 0  # of the operations that wait
 
-    def add_operation(self, message: Verified[Operation], tick: int, ours: bool) -> str:
+    def add_operation(
+        self, message: Verified[Operation], tick: int, ours: bool, turns: Callable[[AccountId], int] | None = None
+    ) -> str:
         """Keep an operation for the next batch. The reason if there is no room.
 
         An account has one place for each nonce, and nonces reach only so far ahead: no account can crowd out the
-        operation whose turn it is.
+        operation whose turn it is. Nor can many: `turns` are the next nonces of all accounts if it is its turn, which
+        costs a fee; then what waits for nothing, as it is ahead of its own, gives way to it.
         """
         name = record_digest(message.signed)
         if name in self.operations:
@@ -54,19 +57,39 @@ class Agenda:
         account, nonce = message.body.account, message.body.nonce
         if nonce in self._of.get(account, ()):
             return f"another operation with nonce {nonce} is waiting already"
-        if len(self.operations) >= OPERATIONS_MAX:
-            return f"{len(self.operations)} operations are waiting already"
         length = _length(message.signed)
         if length > OPERATION_BYTES_MAX:
             return f"an operation of {length} bytes, at most {OPERATION_BYTES_MAX}"
-        if self._bytes + length > OPERATIONS_BYTES_MAX:
-            return f"{self._bytes} bytes of operations are waiting already"
+        if turns is not None and self._full(length):
+            self._make_room(length, turns)
+        if self._full(length):
+            return self._full(length)
         self._bytes += length
         self.operations[name] = Waiting(message, tick, ours, length)
         self._of.setdefault(account, {})[nonce] = name
         self._again.setdefault(tick % AGAIN_TICKS, {})[name] = None
         self._ready.add(account)
         return ""
+
+    def _full(self, length: int) -> str:
+        """Why there is no room for so many bytes more, or nothing."""
+        if len(self.operations) >= OPERATIONS_MAX:
+            return f"{len(self.operations)} operations are waiting already"
+        if self._bytes + length > OPERATIONS_BYTES_MAX:
+            return f"{self._bytes} bytes of operations are waiting already"
+        return ""
+
+    def _make_room(self, length: int, turns: Callable[[AccountId], int]) -> None:
+        """Drop what is farthest ahead of its turn, of others and not given out."""
+        ahead: list[tuple[int, Digest]] = []
+        for account, names in self._of.items():
+            due = turns(account)
+            ahead += [(nonce - due, name) for nonce, name in names.items() if nonce > due]
+        for _, name in sorted(ahead, reverse=True):
+            if not self._full(length):
+                break
+            if not self.operations[name].ours and name not in self._in_flight:
+                self.drop_operation(name)
 
     def add_record(self, record: Seal | Update | Evaluation) -> None:
         """The newest record of a kind for a round replaces the one before."""

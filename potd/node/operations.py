@@ -62,7 +62,8 @@ class Operations:
         reason = why_not(ledger, message.signed)
         if ours and not peers and len(data) > GOSSIP_BYTES_MAX:
             reason = reason or f"{len(data)} bytes are too long to be gossiped, and only validators hand them on"
-        reason = reason or self._agenda.add_operation(message, tick, ours)
+        in_turn = message.body.nonce == ledger.nonce(message.body.account)
+        reason = reason or self._agenda.add_operation(message, tick, ours, ledger.nonce if in_turn else None)
         if reason:
             if not ours:
                 return [Ignore(f"operation: {reason}")], []
@@ -72,7 +73,6 @@ class Operations:
         effects: list[Effect] = []
         if ours:
             effects += [Send(key, data) for key in peers] or [Publish("operations", data)]
-        in_turn = message.body.nonce == ledger.nonce(message.body.account)
         return effects, [Awaited(operation_key(message.signed))] if in_turn else []
 
     def again(self, ledger: Ledger, tick: int, primary: Key | None) -> tuple[list[Effect], list[Due]]:

@@ -91,6 +91,32 @@ def test_operations_are_bounded_by_their_bytes_as_well() -> None:
     assert agenda.add_operation(long[full], 0, ours=False) == ""
 
 
+def test_those_ahead_of_their_turn_give_way_to_one_whose_turn_it_is_the_farthest_first() -> None:
+    """To wait for a nonce that never comes costs nothing: a few accounts could shut out all others for ever."""
+    agenda = Agenda()
+    for nonce in range(1, OPERATIONS_MAX + 1):
+        assert agenda.add_operation(transfer(nonce), 0, ours=nonce == OPERATIONS_MAX) == ""
+    late = transfer(0, SIGNERS[1])
+    assert "are waiting already" in agenda.add_operation(late, 0, ours=False)
+    assert agenda.add_operation(late, 0, ours=False, turns=from_zero) == ""
+    waiting = {one.body.nonce for one in (each.message for each in agenda.operations.values())}
+    assert waiting == {*range(OPERATIONS_MAX - 1), OPERATIONS_MAX}, "and our own stays"
+    assert agenda.add_operation(transfer(0), 0, ours=False, turns=from_zero) == ""
+    assert agenda.take(2, from_zero) is not None
+    assert len(agenda.operations) == OPERATIONS_MAX
+
+
+def test_bytes_that_wait_for_nothing_give_way_as_well() -> None:
+    agenda = Agenda()
+    length = OPERATION_BYTES_MAX * 15 // 16
+    nonce = 1
+    while not agenda.add_operation(accusation(nonce, length), 0, ours=False):
+        nonce += 1
+    late = accusation(0, length, SIGNERS[1])
+    assert agenda.add_operation(late, 0, ours=False, turns=from_zero) == ""
+    assert nonce - 1 not in {one.message.body.nonce for one in agenda.operations.values()}
+
+
 def test_records_go_before_operations_and_these_by_account_and_nonce() -> None:
     agenda = Agenda()
     operations = [transfer(nonce, signer) for signer in SIGNERS for nonce in (2, 0, 1)]

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from potd.consensus.events import Awaited, Settled
+from potd.ledger.accounts import NONCES_AHEAD
 from potd.ledger.apply import execute
 from potd.ledger.state import Ledger, genesis_ledger
-from potd.node.agenda import AGAIN_TICKS, Agenda, operation_key
+from potd.node.agenda import AGAIN_TICKS, OPERATIONS_MAX, Agenda, operation_key
 from potd.node.events import Publish, Send
 from potd.node.operations import Due, Operations
 from potd.wire.blocks import Batch, Record, record_digest
@@ -142,3 +143,14 @@ def test_the_next_nonce_comes_behind_what_waits_without_a_gap() -> None:
     for nonce in (0, 1, 3):
         desk.take(transfer(0, nonce))
     assert desk.operations.next_nonce(desk.ledger) == 2
+
+
+def test_whoever_waits_for_nonces_that_never_come_shuts_out_nobody() -> None:
+    desk = Desk()
+    for nonce in range(1, OPERATIONS_MAX + 1):
+        assert desk.agenda.add_operation(transfer(1, nonce), 0, ours=False) == ""
+    assert desk.take(transfer(1, NONCES_AHEAD + 5)) == []
+    assert desk.take(transfer(2, 1)) == [], "one that has to wait itself displaces none"
+    assert ACCOUNTS[2] not in {one.message.body.account for one in desk.agenda.operations.values()}
+    good = transfer(2, 0)
+    assert desk.take(good) == [Awaited(key(good))]
