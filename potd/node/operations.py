@@ -77,20 +77,22 @@ class Operations:
 
     def again(self, ledger: Ledger, tick: int, primary: Key | None) -> tuple[list[Effect], list[Due]]:
         """Say our own again; forward what waits too long to the primary, who may not have heard it, and await it, as
-        it is due from whoever is primary now. [4.4]
+        it is due from whoever is primary now. [4.4] Both only if it is its turn: else all that waits, for nothing
+        perhaps, would go to the primary every time.
 
         First it is looked at again, for what else than its account may have made it impossible. `primary` is None where
         we are it, or there is none."""
         effects: list[Effect] = []
         due: list[Due] = []
         for name, waiting in self._agenda.to_say_again(tick):
-            due += self._look_at(ledger, name, waiting)
+            looked = self._look_at(ledger, name, waiting)
+            due += looked
             if name not in self._agenda.operations:
                 continue
             data = encode(waiting.message.signed)
             if waiting.ours and len(data) <= GOSSIP_BYTES_MAX:  # evidence may be longer, and goes from hand to hand
                 effects.append(Publish("operations", data))
-            if primary is not None:
+            if primary is not None and looked:
                 effects.append(Send(primary, data))
         return effects, due
 
