@@ -16,16 +16,26 @@ class Follower:
         self.grace_ticks = grace_ticks
         self._target = 0
         self._peers: dict[Key, int] = {}  # connected peers and the height that they have claimed
+        self._claimed = 0  # the highest of these
         self._asked: Key | None = None
         self._asked_ticks = 0
         self._behind_ticks = 0
         self._turn = 0
 
     def up(self, peer: Key, height: int) -> None:
+        self._claim(peer, height)
+
+    def _claim(self, peer: Key, height: int) -> None:
+        before = self._peers.get(peer, 0)
         self._peers[peer] = height
+        if height >= self._claimed:
+            self._claimed = height
+        elif before == self._claimed:
+            self._claimed = max(self._peers.values())
 
     def down(self, peer: Key) -> None:
         self._peers.pop(peer, None)
+        self._claimed = max(self._peers.values(), default=0)
         if self._asked == peer:
             self._asked = None
 
@@ -37,18 +47,18 @@ class Follower:
         """This height is said to be certified, by validators whom we do not know yet. Whoever sent that may show what
         leads there; if it came by gossip (None), anybody may. Worth one question to each, as any claim."""
         for one in self._peers if peer is None else [peer] if peer in self._peers else []:
-            self._peers[one] = max(self._peers[one], height)
+            self._claim(one, max(self._peers[one], height))
 
     def target(self) -> int:
         """What there is to reach: certified for sure, or claimed by a peer and worth asking for."""
-        return max([self._target, *self._peers.values()])
+        return max(self._target, self._claimed)
 
     def answered(self, peer: Key, blocks: int) -> None:
         """An answer came. A peer that has nothing for us is not asked for its claim again."""
         if self._asked == peer:
             self._asked = None
         if blocks == 0 and peer in self._peers:
-            self._peers[peer] = 0
+            self._claim(peer, 0)
 
     def tick(self, height: int) -> Key | None:
         """Whom to ask now, if anybody."""
@@ -60,7 +70,7 @@ class Follower:
             self._asked_ticks += 1
             if self._asked_ticks < PATIENCE_TICKS:
                 return None
-            self._peers[self._asked] = 0  # it claims what it does not show
+            self._claim(self._asked, 0)  # it claims what it does not show
             self._asked = None
             if height >= self.target():
                 return None

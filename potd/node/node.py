@@ -199,7 +199,7 @@ class Node:
 
     def connected(self) -> int:
         """How many other validators are connected."""
-        return sum(1 for key in self.group.keys if key in self._peers)
+        return len(self._peers.intersection(self.group.keys))
 
     def screen(self, certificate: Certificate) -> Screening:
         """Whether to forward a certificate that was heard by gossip. May be called from any thread."""

@@ -149,6 +149,7 @@ class Taking:
         self._chosen: Certificate | None = None  # what is being taken
         self._parts = Parts(bytes(32))
         self._lonely_ticks = 0
+        self._asking = False  # whether anybody may have a question of ours: at rest a tick looks at no peer
 
     @property
     def busy(self) -> bool:
@@ -167,9 +168,12 @@ class Taking:
     def tick(self, height: int, gain_min: int | None, line: Line) -> list[Effect]:
         """We stand at `height`, after what the line begins with; a state is wanted if it is so much further on."""
         self._ticks += 1
-        for peer, source in sorted(self._sources.items()):
-            if source.asked is not None and self._ticks - source.since >= PATIENCE_TICKS:
-                self._in_vain(peer, source)
+        if self._asking:
+            asked = sorted(peer for peer, source in self._sources.items() if source.asked is not None)
+            self._asking = bool(asked)
+            for peer in asked:
+                if self._ticks - self._sources[peer].since >= PATIENCE_TICKS:
+                    self._in_vain(peer, self._sources[peer])
         if self._chosen is not None:
             return self._still_there(height) + self._ask()
         if gain_min is None or not self._sources or self._ticks < self._rest_until:
@@ -301,6 +305,7 @@ class Taking:
                 if prefix is not None:
                     room -= 1
                     source.asked, source.since = (self._chosen.header.height, prefix), self._ticks
+                    self._asking = True
                     effects.append(FetchPart(peer, self._chosen.header.height, prefix))
             elif self._ticks >= source.again:
                 effects.append(self._ask_for(peer, source, self._chosen.header.height, self._line))
@@ -308,6 +313,7 @@ class Taking:
 
     def _ask_for(self, peer: Key, source: _Source, height: int, line: Line) -> FetchSnapshot:
         source.asked, source.since = (height, None), self._ticks
+        self._asking = True
         return FetchSnapshot(peer, height, line.base)
 
     def _in_vain(self, peer: Key, source: _Source) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 from potd.node.follow import PATIENCE_TICKS, Follower
 
 HONEST, SECOND, LIAR = bytes([1]) * 32, bytes([2]) * 32, bytes([3]) * 32
@@ -78,3 +80,24 @@ def test_who_goes_is_not_waited_for() -> None:
     follower.down(first)
     (second,) = ticks(follower, 5, 1)
     assert {first, second} == {HONEST, SECOND}
+
+
+def test_the_highest_claim_counts_whoever_comes_goes_or_shows_nothing() -> None:
+    follower, chance = Follower(0), Random(0)
+    claims: dict[bytes, int] = {}
+    for _ in range(2_000):
+        peer, height = chance.choice((HONEST, SECOND, LIAR)), chance.randrange(6)
+        match chance.randrange(4):
+            case 0:
+                follower.up(peer, height)
+                claims[peer] = height
+            case 1:
+                follower.down(peer)
+                claims.pop(peer, None)
+            case 2 if peer in claims:
+                follower.hinted(peer, height)
+                claims[peer] = max(claims[peer], height)
+            case _:
+                follower.answered(peer, 0)
+                claims |= {peer: 0} if peer in claims else {}
+        assert follower.target() == max(claims.values(), default=0)
