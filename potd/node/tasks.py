@@ -64,7 +64,7 @@ class Desks:
             self.parts[task.id], self._moved[task.id], self._last[task.id] = part, height, task
             return self._mark(task.id, [*part.start(view, self._lead, self._hushed), _told(view, task.loss_micro)])
         self._last[task.id] = task
-        if part.view == view:
+        if view is part.view or view == part.view:
             return []
         self._moved[task.id] = height
         effects = self._mark(task.id, [*part.on_changed(view), _told(view, task.loss_micro)])
@@ -299,7 +299,9 @@ def _moved_on(view: View, last: Task | None, task: Task) -> View:
         next((ours for theirs, ours in known if theirs is one), None) or _window(one)
         for one in (task.window, task.next_window)
     )
-    return _view(task, view.spec, view.seats if task.miners is last.miners else _seats(task), window, next_window)
+    seats = view.seats if task.miners is last.miners else _kept(view.seats, _seats(task))
+    moved = _view(task, view.spec, seats, window, next_window)
+    return view if moved == view else moved
 
 
 def _view(task: Task, spec: TaskSpec, seats: tuple[Seat, ...], window: Window, next_window: Window) -> View:
@@ -324,6 +326,13 @@ def _view(task: Task, spec: TaskSpec, seats: tuple[Seat, ...], window: Window, n
 
 def _seats(task: Task) -> tuple[Seat, ...]:
     return tuple([Seat(one.account, one.key, one.units, one.suspended, one.joined_round) for one in task.miners])
+
+
+def _kept(before: tuple[Seat, ...], seats: tuple[Seat, ...]) -> tuple[Seat, ...]:
+    """The same seats; those that have not changed are those of before, so that to compare them costs nothing."""
+    known = {seat.account: seat for seat in before}
+    pairs = [(known.get(seat.account, seat), seat) for seat in seats]
+    return tuple([old if old == seat else seat for old, seat in pairs])
 
 
 def _window(window: LedgerWindow) -> Window:

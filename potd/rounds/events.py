@@ -5,8 +5,10 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 
 from potd.rounds.plan import Window
+from potd.wire.codec import decode
 from potd.wire.envelope import Signed, Verified
 from potd.wire.ids import AccountId, BlobRef, Digest, Key, TaskId
 from potd.wire.jobs import Answer, Job
@@ -55,6 +57,11 @@ class View:
     next_window: Window
     sealed: tuple[Signed, ...]  # Commitment, by miner, while in REVEAL
     evaluated: int  # the newest round whose model has been scored; -1 for none
+
+    @cached_property
+    def commitments(self) -> tuple[Commitment, ...]:
+        """What was sealed, read once: a round of a thousand miners asks at every height."""
+        return tuple(decode(one.payload, Commitment) for one in self.sealed)
 
     def expected(self) -> tuple[Seat, ...]:
         """The miners that this round waits for."""

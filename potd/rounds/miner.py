@@ -182,5 +182,5 @@ class Miner:
     def _sealed(self, view: View, own: Commitment) -> bool:
         """Also if it is another commitment of ours to the same, under the key that this one gave way to: as validators
         we may have reported that we hold it, and nobody else may."""
-        sealed = [decode(one.payload, Commitment) for one in view.sealed]
-        return any((one.miner, one.round, one.payload) == (own.miner, own.round, own.payload) for one in sealed)
+        sealed = (one for one in view.commitments if one.miner == own.miner)
+        return any((one.round, one.payload) == (own.round, own.payload) for one in sealed)

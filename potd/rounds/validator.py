@@ -172,7 +172,7 @@ class Validator:
             self._names.clear()
             for heard, _ in self._heard.get(view.round, {}).values():
                 self._names[name_of(heard)] = heard.signed
-        self._sealed = tuple(decode(one.payload, Commitment) for one in view.sealed)
+        self._sealed = view.commitments
         self._finite = tuple(one for one in self._sealed if one.finite)
         self._all_chosen = positions([one.finite for one in self._sealed])
         self._seal_certified = False

@@ -93,6 +93,21 @@ def test_a_seal_from_which_nobody_was_absent_leaves_seats_and_windows_as_they_we
     assert (after.seats is before.seats, after.window is before.window) == (True, True)
 
 
+def test_a_seat_that_has_not_changed_is_the_one_of_before() -> None:
+    world = World()
+    task = world.opened(1, 2)
+    desks = desks_of(world)
+    tell(desks, world.ledger, task)
+    before = desks.parts[task].view
+    world.execute(world.enrol(3, task))
+    assert tell(desks, world.ledger, task)
+    after = desks.parts[task].view
+    assert before is not None
+    assert after is not None
+    kept = [one for one in after.seats if any(one is old for old in before.seats)]
+    assert (len(kept), len(after.seats)) == (2, 3)
+
+
 def test_a_miner_whose_key_was_rotated_enrols_afresh_with_the_new_one() -> None:
     world = World()
     task = world.opened(5, 6, rounds=9)
