@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, islice
 from pathlib import Path
 from random import Random
 from typing import TypeVar
@@ -35,8 +35,10 @@ from potd.wire.rounds import Commitment, Draft, Report
 from potd.wire.transfer import Part, Snapshot
 
 OVERHEARD_MAX = 400  # frames that liars remember for replays
-HEARD_MAX = 1 << 20  # frames by which they know what they have heard before
+HEARD_MAX = 1 << 17  # frames by which they know what they have heard before
 MISLED_MAX = 1 << 12  # questions for which a liar remembers whom it misleads: older ones are asked no more
+PROOFS_MAX = 1 << 10  # of its own, that a liar remembers
+TRIED_MAX = 1 << 12  # sets of view changes that a liar looks at, to begin with those that oblige to the least
 FLOOD = 20  # frames at once, and not more often than
 FLOOD_MS = 500
 LISTENS_MS = 80  # to those who leave a view, before it begins the next
@@ -76,11 +78,13 @@ class Adversary:
         """All keys of all liars."""
         return [one for _, one in sorted({lying.signer.key: lying.signer for lying in self._members.values()}.items())]
 
-    def proofs(self, group: Group) -> list[Prepared]:
+    def proofs(self, group: Group, low: int, high: int) -> list[Prepared]:
         """All that can be made of what was said, and of what liars would say: also what nobody has ever put together.
-        By sequence number, and then by view."""
+        Of sequence numbers above the one, up to the other; by these, and then by view."""
         found = []
         for body, said in self.agreed.items():
+            if not low < body.seq <= high:
+                continue
             primary = group.primary(body.view)
             mine = {one.key: one.sign(body).signature for one in self.signers}
             backups = sorted(Attestation(key, sign) for key, sign in (said | mine).items() if key != primary)
@@ -143,7 +147,7 @@ class Lying:
         self.signer = member.signer
         self.chance = chance
         self.abroad = member.abroad
-        self.proofs: list[Prepared] = []  # its own, of all views
+        self.proofs: deque[Prepared] = deque(maxlen=PROOFS_MAX)  # its own, of all views
         self.begun: dict[int, NewView | None] = {}  # how it begins each view
         self.flooded_ms = -FLOOD_MS
         self._lies = [(LIES | MINERS_LIES)[name] for name in names]
@@ -410,9 +414,9 @@ def old_proofs(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
         return effect
     to, body = told
     oldest: dict[int, Prepared] = {}
-    for proof in liar.shared.proofs(group):
-        high = body.stable + liar.world.genesis.parameters.window_heights
-        if body.stable < proof.seq <= high and proof.view < body.view:
+    high = body.stable + liar.world.genesis.parameters.window_heights
+    for proof in liar.shared.proofs(group, body.stable, high):
+        if proof.view < body.view:
             oldest.setdefault(proof.seq, proof)
     shown = liar.misled(asked(body)) and tuple(oldest.values())
     return ev.Send(to, liar.sign(replace(body, prepared=shown or body.prepared)))
@@ -500,14 +504,14 @@ def _least(liar: Lying, view: int, size: int, group: Group) -> NewView | None:
     bodies = {key: body for key, one in known.items() if isinstance(body := body_of(one.payload), ViewChange)}
     oldest = min(bodies.values(), key=lambda one: one.stable)
     high = oldest.stable + liar.world.genesis.parameters.window_heights
-    proofs = [one for one in liar.shared.proofs(group) if oldest.stable < one.seq <= high and one.view < view]
+    proofs = [one for one in liar.shared.proofs(group, oldest.stable, high) if one.view < view]
     shown = proofs[-1:] if liar.chance.randrange(2) else []  #
     for one in liar.shared.signers:
         bodies[one.key] = ViewChange(view, oldest.stable, oldest.certificate, tuple(shown))
         known[one.key] = one.sign(bodies[one.key])
     nulls_first = liar.chance.randrange(2) == 0
     best: tuple[tuple[int, int], NewView] | None = None
-    for keys in combinations(sorted(bodies), size):
+    for keys in islice(combinations(sorted(bodies), size), TRIED_MAX):
         carried = carry_over([bodies[key] for key in keys])
         nulls = sum(batch == NULL_DIGEST for _, batch in carried.orders)
         some = len(carried.orders) - nulls

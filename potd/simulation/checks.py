@@ -20,15 +20,16 @@ from potd.node.node import Node
 from potd.rounds.tally import seal_reports
 from potd.simulation.network import Place
 from potd.simulation.words import asked, body_of, signed_in
-from potd.wire.blocks import Batch, Certificate, Header
+from potd.wire.blocks import Batch, Certificate, Header, batch_digest
 from potd.wire.codec import Malformed, decode
 from potd.wire.consensus import NewView, ViewChange
 from potd.wire.envelope import Signed
 from potd.wire.genesis import Genesis, genesis_digest
-from potd.wire.ids import Key, short
+from potd.wire.ids import Digest, Key, digest, short
 from potd.wire.operations import Operation
 from potd.wire.rounds import Seal
 
+SAID_MAX = 1 << 12  # frames of one node that are known to have been looked at
 EVIDENCE = "evidence/"  # what a note begins with that accuses a key
 
 
@@ -50,11 +51,11 @@ class Checks:
         self._network = genesis_digest(genesis)
         self._honest = dict.fromkeys(places)
         self._supply = supply(self.ledger)
-        self._blocks: dict[int, tuple[Header, Batch]] = {}
+        self._headers: dict[int, Header] = {}  # each names its batch
         self._groups = {1: self._group()}  # who decides a height: by the state before it
         self._bases = [0]  # of the eras so far
         self._said: dict[Place, set[bytes]] = {place: set() for place in places}  # frames that have been looked at
-        self._answers: dict[Place, dict[tuple[object, ...], bytes]] = {place: {} for place in places}
+        self._answers: dict[Place, dict[tuple[object, ...], Digest]] = {place: {} for place in places}
 
     @property
     def honest(self) -> tuple[Place, ...]:
@@ -80,8 +81,11 @@ class Checks:
             return
         match effect:
             case Send(_, data) | Publish(_, data):
-                if data not in self._said[place]:
-                    self._said[place].add(data)
+                said = self._said[place]
+                if data not in said:
+                    if len(said) >= SAID_MAX:
+                        said.clear()
+                    said.add(data)
                     self._word(place, signed_in(data))
             case Keep(_, Signed() as signed):
                 self._word(place, signed)
@@ -106,8 +110,9 @@ class Checks:
             stable = body.stable if isinstance(body, ViewChange) else min(stables_of(body))
             question = *question, bisect(self._bases, stable)  # views count from 0 again in every era
         if question is not None:
-            known = self._answers[place].setdefault(question, signed.payload)
-            require(known == signed.payload, f"{short(place)} said two things: {_plain(question)}")
+            answer = digest("answer", signed.payload)
+            known = self._answers[place].setdefault(question, answer)
+            require(known == answer, f"{short(place)} said two things: {_plain(question)}")
 
     def _note(self, place: Place, name: str, data: bytes) -> None:
         if name.startswith(EVIDENCE):
@@ -127,22 +132,22 @@ class Checks:
 
     def _block(self, place: Place, header: Header, batch: Batch) -> None:
         height = header.height
-        if height not in self._blocks:
-            require(height == len(self._blocks) + 1, f"{short(place)} executed {height} before what comes before it")
+        if height not in self._headers:
+            require(height == len(self._headers) + 1, f"{short(place)} executed {height} before what comes before it")
             executed = execute(self.ledger, batch)
             require(executed.header == header, f"{short(place)} made something else of height {height}")
             moved = supply_moved(self.ledger, executed.ledger)
             self.ledger = executed.ledger
-            self._blocks[height] = (header, batch)
+            self._headers[height] = header
             self._groups[height + 1] = self._group()
             if self._groups[height + 1].base == height:
                 self._bases.append(height)
             guilty = [seat.key for seat in self._guilty() if seat.key in self._honest]
             require(not guilty, f"height {height} takes the bond of {', '.join(map(short, guilty))}, which is honest")
             require(moved == 0, f"height {height} has {self._supply + moved} micro-units of {self._supply}")
-        known, its_batch = self._blocks[height]
+        known = self._headers[height]
         require(known == header, f"two headers at height {height}, one at {short(place)}")
-        require(its_batch == batch, f"two batches at height {height}, one at {short(place)}")
+        require(known.batch == batch_digest(batch), f"two batches at height {height}, one at {short(place)}")
 
     def _guilty(self) -> list[Seat]:
         """Those who decide the next height although their bond was taken."""
@@ -151,9 +156,9 @@ class Checks:
 
     def _certificate(self, place: Place, certificate: Certificate) -> None:
         height = certificate.header.height
-        known = self._blocks.get(height)
+        known = self._headers.get(height)
         require(known is not None, f"{short(place)} has a certificate of height {height} and not its block")
-        require(known is not None and known[0] == certificate.header, f"two certified headers at height {height}")
+        require(known == certificate.header, f"two certified headers at height {height}")
         if self.certified.get(height) != certificate:
             fault = certificate_fault(certificate, self._groups[height])
             require(not fault, f"{short(place)} keeps for height {height} a {fault}")

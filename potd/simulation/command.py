@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import secrets
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -39,8 +40,7 @@ def main() -> int:
             print(f"{_rerun(outcome)}  # {_plain(outcome)}", flush=True)
     wall_seconds = round(time.monotonic() - began, 1)
     found = _summary(outcomes, asked.profile, wall_seconds)
-    if asked.json is not None:
-        asked.json.write_text(json.dumps(found, indent=1) + "\n")
+    _write(asked.json, found)
     failed = len(found["violating"]) + len(found["stalled"])
     if failed and asked.shrink:
         _shrink(next(one for one in outcomes if not one.good))
@@ -82,11 +82,20 @@ def _asked() -> argparse.Namespace:
 def _thousand(asked: argparse.Namespace) -> int:
     """One network of many miners, and what it has shown."""
     shape = Shape(asked.seed or 0, asked.hours, asked.validators, asked.miners, asked.probe_seconds)
-    found = run_thousand(shape, lambda text: print(text, flush=True))
-    if asked.json is not None:
-        asked.json.write_text(json.dumps(found, indent=1) + "\n")
+    found = run_thousand(
+        shape, lambda text: print(text, file=sys.stderr, flush=True), lambda so_far: _write(asked.json, so_far)
+    )
+    _write(asked.json, found)
     print("\n".join(table(found)))
     return 0 if good(found) else 1
+
+
+def _write(file: Path | None, found: dict[str, Any]) -> None:
+    """Whole, or not at all: a run may be stopped at any moment."""
+    if file is not None:
+        new = file.with_name(file.name + ".new")
+        new.write_text(json.dumps(found, indent=1) + "\n")
+        new.replace(file)
 
 
 def _one(asked: argparse.Namespace) -> int:
@@ -95,8 +104,7 @@ def _one(asked: argparse.Namespace) -> int:
     schedule = draw(asked.seed, asked.profile)
     outcome = run(schedule)
     wall_seconds = round(time.monotonic() - began, 1)
-    if asked.json is not None:
-        asked.json.write_text(json.dumps(_summary([outcome], asked.profile, wall_seconds), indent=1) + "\n")
+    _write(asked.json, _summary([outcome], asked.profile, wall_seconds))
     if asked.transcript and not asked.shrink:
         print("\n".join(told(schedule)))
     else:

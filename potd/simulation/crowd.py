@@ -44,6 +44,7 @@ TRAIN_MS = 120_000  # at the median of miners, and of their rounds
 ADD_MS = (6_000, 8_000)  # a thousand payloads: who is slower than others by a patience would be replaced as primary
 APPLY_MS = (1_000, 2_000)
 PAYLOADS_KEPT = (KEEP_ROUNDS + 4) * 1_000
+BLOCKS_KEPT = 512  # by a validator, at least; more than are executed while a miner is away
 
 
 class Lines(Network):
@@ -157,8 +158,8 @@ class Crowd(World):
 
     def _written(self, member: Member, effect: Write) -> None:
         super()._written(member, effect)
-        if isinstance(effect, ev.Store | ev.StoreCertificate) and member.place not in self._is_validator:
-            _trim(member.disk)
+        if isinstance(effect, ev.Store | ev.StoreCertificate):
+            _trim(member.disk, BLOCKS_KEPT if member.place in self._is_validator else 1)
 
     # Blobs
 
@@ -260,11 +261,13 @@ class Crowd(World):
         return ref in member.disk.held or self._source(ref) is not None
 
 
-def _trim(disk: Disk) -> None:
-    """Nobody asks a miner for blocks here: it keeps what it needs to start again."""
-    disk.blocks = _newest(disk.blocks)
-    disk.certificates = _newest(disk.certificates)
+def _trim(disk: Disk, count: int) -> None:
+    """Nobody asks a miner for blocks here: it keeps what it needs to start again. Whoever has been away for long takes
+    a validator's state, and not the blocks of hours."""
+    disk.blocks = _newest(disk.blocks, count)
+    disk.certificates = _newest(disk.certificates, count)
 
 
-def _newest(kept: dict[int, T]) -> dict[int, T]:
-    return {max(kept): kept[max(kept)]} if len(kept) > 1 else kept
+def _newest(kept: dict[int, T], count: int) -> dict[int, T]:
+    """The newest so many, once they are twice as many."""
+    return {height: kept[height] for height in sorted(kept)[-count:]} if len(kept) >= 2 * count else kept

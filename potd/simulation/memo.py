@@ -16,20 +16,26 @@ from types import ModuleType
 from typing import Any
 
 from potd.consensus import quorum, replica
+from potd.consensus.quorum import Group
 from potd.gossip import admit
 from potd.ledger import apply, state
+from potd.ledger.entries import Task
 from potd.ledger.state import Ledger
 from potd.node import agenda, node, operations, shelf, tasks
 from potd.node.snapshot import SNAPSHOT_LAG, WORTH_HEIGHTS
+from potd.node.tasks import _moved_on
 from potd.rounds import plan
-from potd.simulation import checks, transcript
+from potd.rounds.events import View
+from potd.simulation import checks, transcript, world
 from potd.wire import blocks, codec, genesis
-from potd.wire.blocks import Batch, header_digest
+from potd.wire.blocks import Batch, Certificate, header_digest
 from potd.wire.ids import Digest
 
-FRAMES_MAX = 1 << 14
+FRAMES_MAX = 1 << 13
 HEIGHTS_MAX = 1 << 9
 OBJECTS_MAX = 1 << 12
+BATCHES_MAX = 1 << 6
+CERTIFICATES_MAX = 1 << 11
 VIEWS_MAX = 64  # of a task, and windows of it
 
 
@@ -51,6 +57,38 @@ class BySame:
         if len(self._known) > self._most:
             self._known.popitem(last=False)
         return done
+
+
+class Views:
+    """Tasks as the rounds see them, one view for each entry of a ledger, from whatever view a node comes: one that
+    has started again has read its own from the disk."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[int, tuple[Task, View]] = OrderedDict()
+
+    def moved_on(self, view: View, last: Task | None, task: Task) -> View:
+        known = self._known.get(id(task))  # it keeps the task, so that no other object can have its name
+        if known is None:
+            known = self._known[id(task)] = task, _moved_on(view, last, task)
+            if len(self._known) > VIEWS_MAX:
+                self._known.popitem(last=False)
+        return known[1]
+
+
+class Faults:
+    """What is wrong with certificates: of the very same one, to hash what it holds would take longer than all else."""
+
+    def __init__(self, function: Callable[[Certificate, Group], str]) -> None:
+        self._function = function
+        self._known: OrderedDict[tuple[int, Group], tuple[Certificate, str]] = OrderedDict()
+
+    def of(self, certificate: Certificate, group: Group) -> str:
+        known = self._known.get((id(certificate), group))  # as in BySame
+        if known is None:
+            known = self._known[id(certificate), group] = certificate, self._function(certificate, group)
+            if len(self._known) > CERTIFICATES_MAX:
+                self._known.popitem(last=False)
+        return known[1]
 
 
 class Executions:
@@ -75,14 +113,14 @@ class Executions:
 def shared(snapshot_lag: int = SNAPSHOT_LAG) -> Iterator[None]:
     """While this lasts, the nodes of this process share what they decode and execute; and who is behind by more heights
     than this takes a state and not the blocks, a number that a run of seconds could not reach otherwise."""
-    admitted = lru_cache(FRAMES_MAX)
-    fault = admitted(quorum.certificate_fault)
+    admitted, certified = lru_cache(FRAMES_MAX), lru_cache(CERTIFICATES_MAX)
+    fault = Faults(certified(quorum.certificate_fault)).of
     of_batch, of_record = BySame(blocks.batch_digest, HEIGHTS_MAX), BySame(blocks.record_digest, OBJECTS_MAX)
     execute = Executions(of_batch).execute
     bound: list[tuple[ModuleType, str, Any]] = [
         (node, "admit_frame", admitted(admit.admit_frame)),
         (node, "admit_commitment", admitted(admit.admit_commitment)),
-        (node, "admit_certificate", admitted(admit.admit_certificate)),
+        (node, "admit_certificate", certified(admit.admit_certificate)),
         (node, "admit_operation", admitted(admit.admit_operation)),
         (node, "execute", execute),
         (node, "certificate_fault", fault),
@@ -90,6 +128,9 @@ def shared(snapshot_lag: int = SNAPSHOT_LAG) -> Iterator[None]:
         (replica, "certificate_fault", fault),
         (checks, "certificate_fault", fault),
         (node, "batch_digest", of_batch),
+        (node, "decode", lru_cache(BATCHES_MAX)(codec.decode)),  # batches that were fetched
+        (world, "encode", BySame(codec.encode, BATCHES_MAX)),
+        (checks, "batch_digest", of_batch),
         (quorum, "batch_digest", of_batch),
         (node, "record_digest", of_record),
         (agenda, "record_digest", of_record),
@@ -98,7 +139,7 @@ def shared(snapshot_lag: int = SNAPSHOT_LAG) -> Iterator[None]:
         (node, "genesis_digest", BySame(genesis.genesis_digest, 1)),
         (transcript, "encode", lru_cache(HEIGHTS_MAX)(codec.encode)),
         (tasks, "view_of", BySame(tasks.view_of, VIEWS_MAX)),
-        (tasks, "_moved_on", BySame(tasks._moved_on, VIEWS_MAX)),
+        (tasks, "_moved_on", Views().moved_on),
         (plan, "places_of", BySame(plan.places_of, VIEWS_MAX)),
         (checks, "execute", execute),
         (node, "SNAPSHOT_LAG", snapshot_lag),

@@ -5,11 +5,13 @@ A minute is good if every probe offered in it was committed in time, and no roun
 
 from __future__ import annotations
 
+import gc
 import resource
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,7 @@ PATIENCE_TICKS = 4_800 // VALIDATOR_TICK_MS
 REVEAL_TICKS = MINUTE_MS // VALIDATOR_TICK_MS
 DEADLINE_TICKS = 270_000 // VALIDATOR_TICK_MS
 FOLLOWED = "have left for higher views"  # the reason of who joins others
+COLLECT_AFTER = (100_000, 20, 1_000)  # objects made, and younger generations looked at
 LIARS_AMONG_MINERS = 10  # one in so many
 
 
@@ -83,10 +86,13 @@ class Findings:
 class Thousand:
     """One run."""
 
-    def __init__(self, shape: Shape, folder: Path, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, shape: Shape, folder: Path, say: Callable[[str], None], keep: Callable[[dict[str, Any]], None]
+    ) -> None:
         self.shape = shape
         self.found = Findings()
         self._say = say
+        self._keep = keep
         self._began = time.monotonic()
         self.crowd = Crowd(
             folder,
@@ -141,8 +147,9 @@ class Thousand:
         clock = self.crowd.clock
         end = clock.now + ms
         clock.later(ms, lambda: None)
+        step = clock.step
         while clock.now < end:
-            clock.step()
+            step()
 
     def _liars(self) -> tuple[Liar, ...]:
         """f of the validators, and a part of the miners."""
@@ -176,14 +183,18 @@ class Thousand:
             crowd.clock.later(chance.randint(*AWAY_MS), lambda: crowd.start(place))
 
     def _look(self) -> None:
-        """Tell how far it has come, every tenth of an hour."""
+        """Tell how far it has come, every tenth of an hour; show what was found so far, every hour."""
         crowd = self.crowd
         crowd.clock.later(HOUR_MS // 10, self._look)
+        if (crowd.now - self._from) % HOUR_MS == 0:
+            settle()
+            self._keep(self._findings(""))
         last = self.found.rounds[-1].number if self.found.rounds else "-"
         wall, processor = time.monotonic() - self._began, time.process_time()
         self._say(
             f"{(crowd.now - self._from) / HOUR_MS:.1f} h, {wall:.0f} s ({processor:.0f} of the processor), "
-            f"{memory_mb()} MB: height {crowd.checks.ledger.height}, round {last}, {crowd.steps} steps, "
+            f"{memory_mb()} MB, {resident_mb()} now: height {crowd.checks.ledger.height}, round {last}, "
+            f"{crowd.steps} steps, "
             f"{len(self.found.offered)} probes under way, view {max(self.found.views, default=0)}, "
             f"bad minutes {sorted(self._bad_minutes())}"
         )
@@ -279,7 +290,8 @@ class Thousand:
             "validators": shape.validators,
             "miners": shape.miners,
             "liars": {"validators": (shape.validators - 1) // 3, "miners": shape.miners // LIARS_AMONG_MINERS},
-            "virtual_hours": round((crowd.now - self._from) / HOUR_MS, 3),
+            "hours": round((crowd.now - self._from) / HOUR_MS, 3),
+            "hours_asked": shape.hours,
             "violation": violation,
             "forks": 0 if not violation else None,
             "uptime_percent": round(100 * (minutes - len(bad)) / minutes, 3),
@@ -328,10 +340,43 @@ def memory_mb() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
-def run_thousand(shape: Shape, say: Callable[[str], None]) -> dict[str, Any]:
+def resident_mb() -> int:
+    """What it has now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() >> 20
+
+
+def settle() -> None:
+    """Have the collector look at what is here now, and from then on at what comes later: a world lives long, and to go
+    through all of it again and again takes a fifth of the time."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+
+
+@contextmanager
+def seldom_collected() -> Iterator[None]:
+    before = gc.get_threshold()
+    gc.set_threshold(*COLLECT_AFTER)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+        gc.unfreeze()
+
+
+def unkept(_: dict[str, Any]) -> None:
+    pass
+
+
+def run_thousand(
+    shape: Shape, say: Callable[[str], None], keep: Callable[[dict[str, Any]], None] = unkept
+) -> dict[str, Any]:
+    """`say` is told how it goes; `keep` is given what was found so far, every hour of the network."""
     scratch = SCRATCH if SCRATCH.is_dir() else None
-    with tempfile.TemporaryDirectory(dir=scratch, prefix="potd-simulation-") as folder, shared():
-        return Thousand(shape, Path(folder), say).report()
+    folder = tempfile.TemporaryDirectory(dir=scratch, prefix="potd-simulation-")
+    with folder as name, shared(), seldom_collected():
+        return Thousand(shape, Path(name), say, keep).report()
 
 
 def good(found: dict[str, Any]) -> bool:

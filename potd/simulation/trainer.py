@@ -17,6 +17,7 @@ from potd.wire.jobs import Aggregate, Aggregated, Answer, Applied, Apply, Evalua
 from potd.wire.tasks import EncodingSpec, Manifest, ModelSpec, OptimiserSpec, Shard, TaskSpec
 
 MODEL = ModelSpec("mlp", (8, 4), 36)
+SUMS_MAX = 256
 MILLISECONDS = 1  # that every job says it has taken: what a clock says is no part of a world
 
 
@@ -25,7 +26,7 @@ class Workers:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._sums: dict[Aggregate | Apply, Aggregated | Applied] = {}  # worked out once, by whoever comes first
+        self._sums: dict[Aggregate | Apply, Aggregated | Applied] = {}  # the newest, worked out by whoever comes first
 
     def do(self, job: Job) -> Answer:
         match job:
@@ -42,6 +43,8 @@ class Workers:
             done = add_up(known, self._folder)
             assert isinstance(done, Aggregated | Applied), done
             self._sums[known] = replace(done, milliseconds=MILLISECONDS)
+            if len(self._sums) > SUMS_MAX:
+                del self._sums[next(iter(self._sums))]
         return replace(self._sums[known], job=job.job)
 
     def _train(self, job: Train) -> Trained:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 from potd.node import events as ev
 from potd.simulation.network import Place
@@ -13,6 +14,8 @@ from potd.wire.consensus import Commit, NewView, Prepare, Prepared, PrePrepare, 
 from potd.wire.envelope import Signed
 from potd.wire.ids import short
 from potd.wire.rounds import Draft, Report, Step
+
+PLAIN_MAX = 1 << 13  # names that are kept written out
 
 
 def trace_of(effect: ev.Effect) -> bytes:
@@ -34,8 +37,15 @@ def trace_of(effect: ev.Effect) -> bytes:
             return b"snapshot" + encode(certificate)
         case ev.Note(name, data):
             return b"note" + name.encode() + data
+        case ev.Fetch(ref, holders):
+            return b"Fetch(ref=%s, holders=%s)" % (_plain(ref), _plain(holders))
         case _:
             return repr(effect).encode()
+
+
+@lru_cache(PLAIN_MAX)
+def _plain(value: object) -> bytes:
+    return repr(value).encode()
 
 
 def line_of(effect: ev.Effect, names: Mapping[Place, str]) -> str:

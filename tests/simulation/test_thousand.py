@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from random import Random
+from typing import Any
 
 from potd.simulation.clock import Clock
 from potd.simulation.crowd import BYTES_PER_MS, SPONSORS, Crowd, Lines
@@ -20,8 +21,16 @@ def test_a_small_crowd_has_its_probes_committed_and_its_rounds_counted() -> None
     assert found["bonds_lost"] == []
     assert (found["probes"], found["probes_late"], found["uptime_percent"]) == (54, 0, 100.0)
     assert found["rounds_counted"] >= 2
+    assert found["hours"] == SMALL.hours
     again = run_thousand(SMALL, lambda _: None)
     assert found["trace"] == again["trace"]
+
+
+def test_what_was_found_so_far_is_shown_every_hour() -> None:
+    kept: list[dict[str, Any]] = []
+    run_thousand(Shape(seed=1, hours=1.02, validators=4, miners=3), lambda _: None, kept.append)
+    assert [one["hours"] for one in kept] == [0, 1]
+    assert (kept[1]["violation"], kept[1]["probes_late"]) == ("", 0)
 
 
 def test_what_is_fetched_waits_for_the_line_and_control_does_not() -> None:
