@@ -6,8 +6,7 @@ Sections in brackets are those of Castro & Liskov 1999. Where this departs from 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any, assert_never
+from typing import Any, NamedTuple, assert_never
 
 from potd.consensus.checkpoint import Checkpoints
 from potd.consensus.events import (
@@ -73,8 +72,7 @@ from potd.wire.ids import Digest, Key, short
 STATUS_TICKS = 20  # how often a replica says where it stands: one second
 
 
-@dataclass(frozen=True)
-class Extent:
+class Extent(NamedTuple):
     """What a replica's memory comes to. All of it lies between the watermarks, or a window below."""
 
     slots: tuple[int, ...]  # sequence numbers, ascending

@@ -112,7 +112,8 @@ class Checks:
         if question is not None:
             answer = digest("answer", signed.payload)
             known = self._answers[place].setdefault(question, answer)
-            require(known == answer, f"{short(place)} said two things: {_plain(question)}")
+            if known != answer:
+                raise Violation(f"{short(place)} said two things: {_plain(question)}")
 
     def _note(self, place: Place, name: str, data: bytes) -> None:
         if name.startswith(EVIDENCE):
@@ -165,22 +166,26 @@ class Checks:
             self.certified.setdefault(height, certificate)
 
     def stepped(self, place: Place, node: Node) -> None:
-        """A node has taken an input: what it remembers lies between the watermarks."""
+        """A node has taken an input: what it remembers lies between the watermarks. Nothing is put into words here, at
+        every input, unless it is wrong."""
         replica = node.replica
         if replica is None or place not in self._honest:
             return
-        window, name = node.parameters.window_heights, short(place)
+        window = node.parameters.window_heights
         low, high = replica.stable, replica.stable + window
         extent = replica.extent()
         slots, headers = extent.slots, extent.headers
-        inside = not slots or (low < slots[0] and slots[-1] <= high)
-        require(inside, f"{name} keeps slots {slots}, not {low}..{high}")
-        inside = not headers or (low - window < headers[0] and headers[-1] <= high)
-        require(inside, f"{name} keeps headers {headers}, not {low - window}..{high}")
+        if slots and not (low < slots[0] and slots[-1] <= high):
+            raise Violation(f"{short(place)} keeps slots {slots}, not {low}..{high}")
+        if headers and not (low - window < headers[0] and headers[-1] <= high):
+            raise Violation(f"{short(place)} keeps headers {headers}, not {low - window}..{high}")
         # A journal that was cut before it forgot brings back batches below the watermark, until the next checkpoint.
-        require(extent.batches <= extent.ballots + 2 * window + 1, f"{name} keeps {extent.batches} batches")
-        require(extent.view_changes <= len(node.group.keys), f"{name} keeps {extent.view_changes} view changes")
-        require(node.waiting <= OPERATIONS_MAX, f"{name} has {node.waiting} operations waiting")
+        if extent.batches > extent.ballots + 2 * window + 1:
+            raise Violation(f"{short(place)} keeps {extent.batches} batches")
+        if extent.view_changes > len(node.group.keys):
+            raise Violation(f"{short(place)} keeps {extent.view_changes} view changes")
+        if node.waiting > OPERATIONS_MAX:
+            raise Violation(f"{short(place)} has {node.waiting} operations waiting")
 
     def finish(self) -> None:
         """All the money is there, and every height can be proved: by itself, or, where an era ended before that, by one

@@ -76,16 +76,18 @@ class Views:
 
 
 class Faults:
-    """What is wrong with certificates: of the very same one, to hash what it holds would take longer than all else."""
+    """What is wrong with certificates: of the very same one, to hash what it holds would take longest of all."""
 
     def __init__(self, function: Callable[[Certificate, Group], str]) -> None:
         self._function = function
-        self._known: OrderedDict[tuple[int, Group], tuple[Certificate, str]] = OrderedDict()
+        self._known: OrderedDict[tuple[object, ...], tuple[Certificate, str]] = OrderedDict()
 
     def of(self, certificate: Certificate, group: Group) -> str:
-        known = self._known.get((id(certificate), group))  # as in BySame
+        of_group = group.network, group.keys, group.base, group.before
+        name = id(certificate.header), id(certificate.attestations), of_group  # as in BySame
+        known = self._known.get(name)
         if known is None:
-            known = self._known[id(certificate), group] = certificate, self._function(certificate, group)
+            known = self._known[name] = certificate, self._function(certificate, group)
             if len(self._known) > CERTIFICATES_MAX:
                 self._known.popitem(last=False)
         return known[1]
