@@ -11,6 +11,7 @@ replaced in `listening` and `dialling`.
 """
 
 import logging
+import struct
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from importlib.metadata import version
@@ -43,16 +44,23 @@ from libp2p.abc import IHost, IMuxedConn, INetConn, INetStream, ISecureConn
 from libp2p.host.basic_host import BasicHost
 from libp2p.network.auto_connector import AutoConnector
 from libp2p.network.exceptions import SwarmException
+from libp2p.network.stream.exceptions import StreamError
+from libp2p.network.stream.net_stream import NetStream, StreamState
 from libp2p.network.swarm import Swarm
 from libp2p.peer.id import ID
 from libp2p.pubsub.gossipsub import PROTOCOL_ID_V11, GossipSub
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
 from libp2p.pubsub.rpc_queue import RpcQueue
+from libp2p.security.secure_session import SecureSession
 from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
 from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
 from multiaddr import Multiaddr
 
+from potd.runtime.libp2p.line import Line, tcp_under
+
+HEADER: Final = struct.Struct(yamux_module.YAMUX_HEADER_FORMAT)
+BODY_S: Final = 60.0  # for what a header has announced
 FRAME_BYTES: Final = 256 << 10
 WINDOW_BYTES_MAX: Final = 4 << 20
 BUFFER_SLACK_BYTES: Final = 64 << 10
@@ -93,6 +101,50 @@ class _Buffers(dict[int, bytearray]):
         super().__setitem__(stream_id, _Buffer(self._streams[stream_id]))
 
 
+class _Frames(Line):
+    """A line that gives its muxer plain frames by itself, and has it read the rest.
+
+    0.8.1 takes every frame of some bytes of a stream through four locks, and so turns of the scheduler.
+    """
+
+    def __init__(self, muxer: Yamux, session: SecureSession, tcp: trio.SocketStream) -> None:
+        super().__init__(session, tcp)
+        self._muxer = muxer
+
+    async def read(self, n: int | None = None) -> bytes:
+        """The header of the next frame that is not plain. The muxer reads nothing else from here."""
+        assert n == yamux_module.HEADER_SIZE, "a header is read as a whole"
+        while True:
+            await self.fill(n)
+            _, kind, flags, stream_id, length = HEADER.unpack_from(self.opened)
+            stream = self._muxer.streams.get(stream_id)
+            if stream is None or flags or length > yamux_module.MAX_WINDOW_SIZE:
+                return self.take(n)
+            if kind == yamux_module.TYPE_DATA:
+                self.take(n)
+                self._hand_over(stream_id, await self.body(length))
+            elif kind == yamux_module.TYPE_WINDOW_UPDATE:
+                self.take(n)
+                stream.send_window += length
+            else:
+                return self.take(n)
+
+    async def body(self, length: int) -> bytes:
+        """What follows a header. Raises trio.TooSlowError if it is never finished."""
+        if len(self.opened) < length:
+            with trio.fail_after(BODY_S):
+                await self.fill(length)
+        return self.take(length)
+
+    def _hand_over(self, stream_id: int, body: bytes) -> None:
+        stream = self._muxer.streams.get(stream_id)
+        if stream is None:
+            return  # closed while its frame was on the way
+        self._muxer.stream_buffers[stream_id].extend(body)
+        stream.recv_window = max(0, stream.recv_window - len(body))
+        self._muxer.stream_events[stream_id].set()
+
+
 class Muxer(Yamux):
     """Yamux whose writes are whole and whose buffers end."""
 
@@ -100,6 +152,13 @@ class Muxer(Yamux):
         super().__init__(*given, **named)
         # 0.8.1 warns when a peer ignores its window and goes on buffering, without end.
         self.stream_buffers = _Buffers(self.streams)
+        tcp = tcp_under(self.secured_conn)
+        self.line = _Frames(self, cast(SecureSession, self.secured_conn), tcp) if tcp is not None else None
+        if self.line is not None:
+            self.secured_conn = cast(ISecureConn, self.line)
+
+    async def _read_data_body(self, length: int) -> bytes:
+        return await (self.line.body(length) if self.line is not None else super()._read_data_body(length))
 
     async def _write_frame(self, data: bytes) -> None:
         """Write a frame wholly or not at all.
@@ -107,9 +166,68 @@ class Muxer(Yamux):
         0.8.1 can be cancelled in the middle of one, and half a Noise message ends the connection that all
         streams share (37 of 40 cancelled transfers did). Waiting for one's turn may still be cancelled.
         """
+        if self.line is not None and not self._write_lock.locked():
+            self._write_lock.acquire_nowait()
+            try:
+                await self.line.write(data)
+            finally:
+                self._write_lock.release()
+            return
         async with self._write_lock:
             with trio.CancelScope(shield=True):
                 await self.secured_conn.write(data)
+
+
+class Stream(NetStream):
+    """A stream that asks no scheduler for what can be done at once.
+
+    In 0.8.1 a write of some bytes takes four locks, and a read six, each a turn of the scheduler though free.
+    """
+
+    async def read(self, n: int | None = None) -> bytes:
+        muxed = self.muxed_stream
+        if not isinstance(muxed, YamuxStream) or not isinstance(muxed.conn, Muxer) or self._state in _UNREADABLE:
+            return await super().read(n)
+        muxer, name = muxed.conn, muxed.stream_id
+        while not muxer.stream_buffers.get(name):
+            if muxed.recv_closed or muxed.closed or name not in muxer.streams or muxer.event_shutting_down.is_set():
+                return await super().read(n)  # it knows what to raise
+            await muxer.stream_events[name].wait()
+            if name in muxer.stream_events:
+                muxer.stream_events[name] = trio.Event()
+        if muxed.closed:
+            return await super().read(n)  # it tidies up behind the last bytes
+        buffer = muxer.stream_buffers[name]
+        taken = bytes(memoryview(buffer)[: len(buffer) if n is None or n < 0 else n])
+        del buffer[: len(taken)]
+        await _update_window(muxed, bytes_read=len(taken))
+        return taken
+
+    async def write(self, data: bytes) -> None:
+        muxed = self.muxed_stream
+        if (
+            not isinstance(muxed, YamuxStream)
+            or not isinstance(muxed.conn, Muxer)
+            or self._state in _UNWRITABLE
+            or muxed.send_closed
+            or muxed.closed
+            or muxed.rw_lock._writer_lock.value == 0  # another write goes first
+            or muxed.send_window < len(data)
+            or len(data) > FRAME_BYTES - yamux_module.HEADER_SIZE
+        ):
+            await super().write(data)
+            return
+        muxed.send_window -= len(data)
+        header = HEADER.pack(0, yamux_module.TYPE_DATA, 0, muxed.stream_id, len(data))
+        try:
+            await muxed.conn._write_frame(header + data)
+        except Exception as error:
+            self._state = StreamState.ERROR
+            raise StreamError(f"cannot be written: {error}") from error
+
+
+_UNREADABLE: Final = (StreamState.ERROR, StreamState.RESET)
+_UNWRITABLE: Final = (StreamState.ERROR, StreamState.RESET, StreamState.CLOSE_WRITE, StreamState.CLOSE_BOTH)
 
 
 class MuxerChoice(MuxerMultistream):
@@ -382,6 +500,7 @@ def apply() -> None:
     """Change in place what 0.8.1 reaches only by name. Doing it again changes nothing."""
     # 64 KiB and a header are more than one Noise message holds, so every frame costs two (14.4 against 7.4 ms/MB).
     _replace(yamux_module, "MAX_MESSAGE_SIZE", FRAME_BYTES)
+    _replace(swarm_connection_module, "NetStream", Stream)
     _replace(YamuxStream, "_auto_tune_and_send_window_update", _update_window)
     _replace(pubsub_module, "RpcQueue", _long_queue)
     _replace(pubsub_module, "SUBSCRIPTION_CHANNEL_SIZE", GOSSIP_QUEUE_MAX)
