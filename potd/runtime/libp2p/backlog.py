@@ -14,21 +14,30 @@ class Backlog:
     def __init__(self, crossing: Crossing, user: AsyncioSide) -> None:
         self._crossing = crossing
         self._user = user
-        self._bytes = 0
+        self._put = 0  # bytes that were put here since the start; counted on the trio side
+        self._taken = 0  # of these, what was taken; counted on the asyncio side, which nobody is woken for
+        self._awaited = False  # whether a reader waits for room
         self._room = trio.Event()
 
     def put(self, event: NetworkEvent, size: int = 0) -> None:
         """Tell the asyncio side."""
-        self._bytes += size
+        self._put += size
         self._crossing.to_asyncio(self._user.heard, event, size)
 
     def taken(self, size: int) -> None:
-        """The asyncio side has taken that many bytes."""
-        self._bytes -= size
-        if self._bytes <= BACKLOG_BYTES_MAX // 2:
-            self._room.set()
+        """The asyncio side, on which we are, has taken that many bytes."""
+        self._taken += size
+        if self._awaited and self._put - self._taken <= BACKLOG_BYTES_MAX // 2:
+            self._awaited = False
+            self._crossing.to_trio(self._make_room)
+
+    def _make_room(self) -> None:
+        self._room.set()
 
     async def wait_for_room(self) -> None:
-        while self._bytes > BACKLOG_BYTES_MAX:
-            self._room = trio.Event()
-            await self._room.wait()
+        while self._put - self._taken > BACKLOG_BYTES_MAX:
+            if self._room.is_set():
+                self._room = trio.Event()
+            self._awaited = True  # before looking again: what is taken after that makes room
+            if self._put - self._taken > BACKLOG_BYTES_MAX:
+                await self._room.wait()

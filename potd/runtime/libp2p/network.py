@@ -195,8 +195,7 @@ class Libp2pNetwork:
     # --- for the host: on the asyncio thread ---
 
     def heard(self, event: NetworkEvent, size: int) -> None:
-        if size:
-            self._crossing.to_trio(self._host.backlog.taken, size)
+        self._host.backlog.taken(size)
         if not self._closed:
             self._callbacks.heard(event)
 
