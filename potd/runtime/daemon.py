@@ -231,6 +231,7 @@ class Daemon:
             network=self._network_name.hex()[:NETWORK_HEX],
             topics=self._topics(heard=True),
             fanout=self._topics(heard=False),
+            direct=("certificates",),  # validators tell each other by votes what a certificate says
             kinds=transfer.KINDS,
             callbacks=self,
             config=_network_config(config),

@@ -16,10 +16,10 @@ from libp2p.tools.anyio_service import background_trio_service
 
 from potd.gossip.admit import Screening
 from potd.runtime.libp2p import patches
-from potd.runtime.libp2p.addresses import key_of
+from potd.runtime.libp2p.addresses import id_of, key_of
 from potd.runtime.libp2p.backlog import Backlog
 from potd.runtime.libp2p.peers import Peers
-from potd.runtime.network import GOSSIP_BYTES_MAX, Callbacks, Gossiped, NetworkConfig
+from potd.runtime.network import GOSSIP_BYTES_MAX, Callbacks, Gossiped, NetworkConfig, NodeKey
 
 
 def wire_topic(network: str, topic: str) -> str:
@@ -28,13 +28,15 @@ def wire_topic(network: str, topic: str) -> str:
 
 
 class Topics:
-    """What we hear and publish by GossipSub 1.1. `topics` are heard, `fanout` only published on."""
+    """What we hear and publish by GossipSub 1.1. `topics` are heard, `fanout` only published on. On those that are
+    `direct` we pass nothing on from one member of a circle to another: they are connected to each other."""
 
     def __init__(
         self,
         network: str,
         topics: Sequence[str],
         fanout: Sequence[str],
+        direct: Sequence[str],
         config: NetworkConfig,
         host: patches.Host,
         callbacks: Callbacks,
@@ -47,7 +49,9 @@ class Topics:
         self._peers = peers
         self._backlog = backlog
         self._wire = {topic: wire_topic(network, topic) for topic in (*topics, *fanout)}
-        self._router = patches.Router(heartbeat_s=config.heartbeat_s, refuse=peers.refuse)
+        self._direct = frozenset(self._wire[topic] for topic in direct)
+        self._circle: frozenset[ID] = frozenset()
+        self._router = patches.Router(heartbeat_s=config.heartbeat_s, refuse=peers.refuse, told=self._told)
         self.pubsub = patches.Gossip(
             host, self._router, topics=frozenset(self._wire.values()), rpc_bytes_max=2 * GOSSIP_BYTES_MAX,
             admit=self._admits, afford=self._afford,
@@ -71,6 +75,13 @@ class Topics:
         for topic in self._topics:
             nursery.start_soon(self._hear, topic, await self.pubsub.subscribe(self._wire[topic]))
         nursery.start_soon(self._publish)
+
+    def join(self, keys: Sequence[NodeKey]) -> None:
+        """These are our circle from now on."""
+        self._circle = frozenset(map(id_of, keys))
+
+    def _told(self, topic: str, origin: ID) -> frozenset[ID]:
+        return self._circle if topic in self._direct and origin in self._circle else frozenset()
 
     def publish(self, topic: str, data: bytes) -> None:
         try:

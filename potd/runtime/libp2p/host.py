@@ -50,6 +50,7 @@ class Host:
         network: str,
         topics: Sequence[str],
         fanout: Sequence[str],
+        direct: Sequence[str],
         kinds: Sequence[str],
         callbacks: Callbacks,
         config: NetworkConfig,
@@ -61,6 +62,7 @@ class Host:
         self._network = network
         self._topics = tuple(topics)
         self._fanout = tuple(fanout)
+        self._direct = tuple(direct)
         self._kinds = tuple(kinds)
         self._callbacks = callbacks
         self._config = config
@@ -80,8 +82,9 @@ class Host:
         host = patches.Host(self.swarm, refuse=self.peers.refuse, streams_per_peer_max=config.streams_per_peer_max)
         host.announce([Multiaddr(address.text) for address in addresses])
         self.topics = Topics(
-            self._network, self._topics, self._fanout, config, host, self._callbacks, self.peers, self.backlog
-        )
+            self._network, self._topics, self._fanout, self._direct, config, host, self._callbacks, self.peers,
+            self.backlog,
+        )  # fmt: skip
         stopping = trio.Event()
         try:
             async with host.run([]), self.topics.running(), trio.open_nursery() as nursery:
@@ -146,6 +149,7 @@ class Host:
     def seek(self, keys: Sequence[NodeKey]) -> None:
         """See `Libp2pNetwork.seek`."""
         self._exchange.seek(keys)
+        self.topics.join(keys)
 
     def _new_swarm(self) -> patches.PlainSwarm:
         """TCP with Noise and Yamux, and nothing else."""

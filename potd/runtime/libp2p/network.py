@@ -34,7 +34,8 @@ class Libp2pNetwork:
     """A `Network` over libp2p: Noise and Yamux on TCP, GossipSub 1.1.
 
     `seed` is the Ed25519 seed of the node key, 32 bytes; `network` the hex prefix of the genesis digest that
-    names our streams and topics; `topics` are heard, `fanout` only published on; `kinds` are what peers may ask about.
+    names our streams and topics; `topics` are heard, `fanout` only published on; on those that are `direct`, whom we
+    seek hear each other without us; `kinds` are what peers may ask about.
     """
 
     def __init__(
@@ -46,10 +47,11 @@ class Libp2pNetwork:
         kinds: Sequence[str],
         callbacks: Callbacks,
         fanout: Sequence[str] = (),
+        direct: Sequence[str] = (),
         config: NetworkConfig | None = None,
     ) -> None:
         self._seed = seed
-        self._names = (network, tuple(topics), tuple(fanout), tuple(kinds))
+        self._names = (network, tuple(topics), tuple(fanout), tuple(direct), tuple(kinds))
         self._callbacks = callbacks
         self._config = config or NetworkConfig()
         self._addresses: tuple[str, ...] = ()
@@ -72,9 +74,9 @@ class Libp2pNetwork:
         self._loop = asyncio.get_running_loop()
         self._user = asyncio.current_task()
         self._crossing = Crossing(self._loop)
-        network, topics, fanout, kinds = self._names
+        network, topics, fanout, direct, kinds = self._names
         self._host = Host(
-            self._seed, network, topics, fanout, kinds, self._callbacks, self._config, self._crossing, self
+            self._seed, network, topics, fanout, direct, kinds, self._callbacks, self._config, self._crossing, self
         )
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._done: asyncio.Future[BaseException | None] = self._loop.create_future()

@@ -446,7 +446,7 @@ class Router(GossipSub):
     our own messages; adaptive gossip and eclipse protection change the mesh by guesses on IP addresses.
     """
 
-    def __init__(self, *, heartbeat_s: float, refuse: Refuse) -> None:
+    def __init__(self, *, heartbeat_s: float, refuse: Refuse, told: Callable[[str, ID], frozenset[ID]]) -> None:
         super().__init__(
             protocols=[PROTOCOL_ID_V11], degree=6, degree_low=4, degree_high=12,
             heartbeat_interval=heartbeat_s,  # type: ignore[arg-type]  # declared an int, and only slept for
@@ -454,16 +454,21 @@ class Router(GossipSub):
             adaptive_gossip_enabled=False, eclipse_protection_enabled=False, max_pending_messages_per_peer=32,
         )  # fmt: skip
         self._refuse = refuse
+        self._told = told
 
     def _get_peers_to_send(
         self, topic_ids: Iterable[str], msg_forwarder: ID, origin: ID, msg_id: bytes | None = None
     ) -> Iterable[ID]:
-        """Send our own messages to everyone who listens, as GossipSub 1.1 says [flood publishing].
+        """Send our own messages to everyone who listens, as GossipSub 1.1 says [flood publishing], and pass those of
+        others on to whom their origin has not told them by itself.
 
-        0.8.1 sends them to the mesh alone, so to nobody while a new peer has not been grafted yet.
+        0.8.1 sends our own to the mesh alone, so to nobody while a new peer has not been grafted yet.
         """
         if self.pubsub is None or origin != self.pubsub.my_id:
-            yield from super()._get_peers_to_send(topic_ids, msg_forwarder, origin, msg_id)
+            told = [self._told(topic, origin) for topic in topic_ids]
+            for peer in super()._get_peers_to_send(topic_ids, msg_forwarder, origin, msg_id):
+                if not any(peer in one for one in told):
+                    yield peer
             return
         listening: set[ID] = set()
         for topic in topic_ids:

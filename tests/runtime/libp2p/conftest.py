@@ -92,6 +92,7 @@ class Node:
             hashlib.sha256(name.encode()).digest(),
             network=network,
             topics=(TOPIC,),
+            direct=(TOPIC,),
             kinds=("blob", "block"),
             callbacks=self.witness,
             config=config,

@@ -31,6 +31,26 @@ def test_gossip_travels_over_a_third_node_and_names_its_origin(nodes: "Nodes") -
     nodes.run(run())
 
 
+def test_a_direct_topic_is_not_passed_on_within_our_circle_and_is_beyond_it(nodes: "Nodes") -> None:
+    async def run() -> None:
+        async with nodes.started("alice", "bob", "carol", "dave", peers_target=0) as (alice, bob, carol, dave):
+            alice.network.dial(bob.network.addresses)
+            for one in (carol, dave):
+                one.network.dial(bob.network.addresses)
+            await bob.until_up(alice, carol, dave)
+            await bob.until_subscribed(3)
+            await alice.until_subscribed(1)
+            bob.network.seek([alice.key, carol.key])
+            for _ in range(2):  # which of the two listeners comes first is chance
+                alice.network.publish(nodes.topic, b"within")
+            assert await dave.until_gossip(2) == [b"within"] * 2
+            bob.network.seek([carol.key])
+            alice.network.publish(nodes.topic, b"from outside")
+            assert await carol.until_gossip(1) == [b"from outside"]
+
+    nodes.run(run())
+
+
 def test_a_burst_of_gossip_arrives_completely(nodes: "Nodes") -> None:
     async def run() -> None:
         async with nodes.pair() as (alice, bob):
@@ -62,7 +82,7 @@ def test_gossip_beyond_a_forwarders_allowance_is_dropped_and_counted(nodes: "Nod
             for n in range(100):
                 alice.network.publish(nodes.topic, bytes([n]))
             await bob.until_counted("refused gossip: over its allowance", 80)
-            assert 10 <= len(bob.gossip()) <= 20
+            assert 10 <= len(await bob.until_gossip(10)) <= 20
             assert next(peer for peer in bob.network.peers() if peer.key == alice.key).refused >= 80
 
     nodes.run(run())

@@ -43,6 +43,11 @@ async def free(peer: ID, size: int) -> None:
     """Every peer can afford everything."""
 
 
+def nobody(topic: str, origin: ID) -> frozenset[ID]:
+    """Who hears this of its origin by itself."""
+    return frozenset()
+
+
 def host(counts: Counts) -> patches.Host:
     pair = create_new_key_pair(bytes(32))
     noise = Transport(pair, noise_privkey=new_x25519_pair().private_key)
@@ -55,8 +60,8 @@ def host(counts: Counts) -> patches.Host:
 
 def gossip(counts: Counts, router: patches.Router | None = None) -> patches.Gossip:
     made = patches.Gossip(
-        host(counts), router or patches.Router(heartbeat_s=1, refuse=counts), topics=frozenset({TOPIC}),
-        rpc_bytes_max=1 << 16, admit=lambda peer: True, afford=free,
+        host(counts), router or patches.Router(heartbeat_s=1, refuse=counts, told=nobody),
+        topics=frozenset({TOPIC}), rpc_bytes_max=1 << 16, admit=lambda peer: True, afford=free,
     )  # fmt: skip
     made.stop()
     return made
@@ -209,7 +214,7 @@ def test_the_heart_of_gossip_beats_on() -> None:
 
     async def run() -> None:
         counts = Counts()
-        router = Faint(heartbeat_s=0.05, refuse=counts)
+        router = Faint(heartbeat_s=0.05, refuse=counts, told=nobody)
         gossip(counts, router)
         with trio.move_on_after(0.2):
             await router.heartbeat()
@@ -220,7 +225,7 @@ def test_the_heart_of_gossip_beats_on() -> None:
 
 
 def test_gossip_is_1_1_without_guesswork() -> None:
-    router = patches.Router(heartbeat_s=1, refuse=Counts())
+    router = patches.Router(heartbeat_s=1, refuse=Counts(), told=nobody)
     assert router.get_protocols() == ["/meshsub/1.1.0"]
     assert not (router.spam_protection_enabled or router.adaptive_gossip_enabled or router.eclipse_protection_enabled)
     assert router.heartbeat_interval == 1
@@ -256,7 +261,7 @@ def test_signed_addresses_of_peers_are_passed_over() -> None:
 
 def test_our_own_messages_go_to_all_who_listen_before_the_mesh_is_woven() -> None:
     async def run() -> None:
-        router = patches.Router(heartbeat_s=1, refuse=Counts())
+        router = patches.Router(heartbeat_s=1, refuse=Counts(), told=nobody)
         service = gossip(Counts(), router)
         await router.join(TOPIC)
         service.peer_topics[TOPIC] = {ID(b"one"), ID(b"two")}
