@@ -52,6 +52,7 @@ CREATE TABLE notes (name TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID;
 
 Write = Keep | Forget | Store | StoreCertificate | StoreSnapshot | Note
 WRITES = (Keep, Forget, Store, StoreCertificate, StoreSnapshot, Note)
+OWED = (Forget, StoreCertificate)  # what nobody has to wait for: others prove the one, and the other only tidies up
 
 
 class JournalError(Exception):
@@ -83,6 +84,8 @@ class Journal:
         self._reader = reader
         self._reading = threading.Lock()
         self._logged = False  # whether the log is of this life
+        self._owed: list[Write] = []
+        self._certificates: dict[int, Certificate] = {}  # of these, by height
 
     def __enter__(self) -> Self:
         return self
@@ -90,18 +93,39 @@ class Journal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(sqlite3.Error):  # whatever could not be moved stays in the log
+        with contextlib.suppress(sqlite3.Error, OSError):  # whatever could not be moved stays in the log
+            if self._owed:
+                self.commit(())
             if self._logged:
                 self._empty_log()
         with self._reading:
             self._reader.close()
         self._writer.close()
 
+    @property
+    def owes(self) -> bool:
+        """Whether something waits for the next commit."""
+        return bool(self._owed)
+
+    def owe(self, writes: Iterable[Write]) -> None:
+        """Make these, of the kinds in `OWED`, durable with the next commit, or when the journal is closed.
+
+        A crash before that is as one that came before them. Peers are answered as if they were written.
+        """
+        for write in writes:
+            assert isinstance(write, OWED), f"{type(write).__name__} cannot wait"
+            self._owed.append(write)
+            if isinstance(write, StoreCertificate):
+                self._certificates[write.certificate.header.height] = write.certificate
+
     def commit(self, writes: Iterable[Write]) -> None:
-        """Make these durable, all of them or none. Raises OSError if the disk is full or fails."""
+        """Make these durable, all of them or none, and what is owed with them. Raises OSError if the disk is full or
+        fails."""
         with self._transaction():
-            for write in writes:
+            for write in (*self._owed, *writes):
                 self._write(write)
+        self._owed = []
+        self._certificates = {}
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -161,6 +185,7 @@ class Journal:
         """Blocks of consecutive heights from `first`, the last one certified, of about `bytes_max` together."""
         found: list[Block] = []
         total = certified = 0
+        owed = self._certificates  # of before the query, which sees those that were written by then
         query = "SELECT height, header, batch, certificate FROM blocks WHERE height >= ? ORDER BY height"
         with self._reading, _disk(self._path):
             for height, header, batch, certificate in self._reader.execute(query, (first,)):
@@ -168,6 +193,8 @@ class Journal:
                 if height != first + len(found) or len(found) == count_max or (certified and total > bytes_max):
                     break
                 attestations = decode(certificate, Certificate).attestations if certificate is not None else ()
+                if height in owed:
+                    attestations = owed[height].attestations
                 found.append(Block(decode(header, Header), attestations, decode(batch, Batch)))
                 if attestations:
                     certified = len(found)

@@ -1,9 +1,9 @@
 """The heart of the daemon: one inbox, one consumer, effects in order. Knows no protocol and no library.
 
 A drained inbox is stepped input by input; what it wrote is made durable with one sync, and only then does whatever
-follows a write leave the machine. Peers' inputs are bounded and dropped when there are too many; those of our own
-workers, files and clock are not. When peers together want more than there is, whoever has least in the inbox is heard
-first: the newest of the largest share makes room.
+follows a write leave the machine. Where nothing hangs on what was written, it is left to the next sync. Peers' inputs
+are bounded and dropped when there are too many; those of our own workers, files and clock are not. When peers together
+want more than there is, whoever has least in the inbox is heard first: the newest of the largest share makes room.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from potd.node.events import (
 )
 from potd.runtime.blobs import BlobStore
 from potd.runtime.fetcher import Fetcher
-from potd.runtime.journal import WRITES, Journal, Write
+from potd.runtime.journal import OWED, WRITES, Journal, Write
 from potd.runtime.network import Network
 from potd.runtime.refusals import Refusals
 from potd.runtime.workers import Worker
@@ -64,6 +64,7 @@ log = logging.getLogger(__name__)
 
 DRAINED_MAX = 512  # inputs between two syncs
 DRAIN_S = 0.05  # and the longest that a drain may take before its effects leave
+OWED_S = 1.0  # so long at most a write waits for others, where nothing waits for it
 FRAMES_OF_ONE_MAX = 4_096  # of one peer, in the inbox
 BYTES_OF_ONE_MAX = 32 << 20
 BYTES_OF_ALL_MAX = 128 << 20  # of peers, in the inbox; four floods fill it, however many peers there are
@@ -133,6 +134,7 @@ class Pump:
         self._size = 0  # of all shares
         self._filled = asyncio.Event()
         self._tick_waits = False
+        self._owed_since = 0.0  # of the oldest write that waits for others
         self._listeners: list[Callable[[News], None]] = []
 
     # Inputs
@@ -265,18 +267,26 @@ class Pump:
             self.dropped[name] += 1
 
     async def _carry_out(self, effects: Sequence[Effect], thread: ThreadPoolExecutor) -> None:
-        """Effects in order; everything from the first write on waits until all writes are durable."""
+        """Effects in order; everything from the first write on waits until all writes are durable, unless nothing waits
+        for any of them."""
         writes: list[Write] = [one for one in effects if isinstance(one, WRITES)]
-        if writes:
+        if all(isinstance(one, OWED) for one in writes):
+            if writes and not self._journal.owes:
+                self._owed_since = time.perf_counter()
+            self._journal.owe(writes)
+            overdue = self._journal.owes and time.perf_counter() - self._owed_since > OWED_S
+            first = len(effects)
+        else:
+            overdue = False
             first = next(index for index, one in enumerate(effects) if one is writes[0])
-            for effect in effects[:first]:
-                self._do(effect)
+        for effect in effects[:first]:
+            self._do(effect)
+        if overdue or first < len(effects):
             began = time.perf_counter()
-            await asyncio.get_running_loop().run_in_executor(thread, self._journal.commit, writes)
+            await asyncio.get_running_loop().run_in_executor(thread, self._journal.commit, () if overdue else writes)
             self.syncs += 1
             self.sync_s += time.perf_counter() - began
-            effects = effects[first:]
-        for effect in effects:
+        for effect in effects[first:]:
             self._do(effect)
 
     def _do(self, effect: Effect) -> None:

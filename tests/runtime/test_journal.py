@@ -76,6 +76,32 @@ def test_a_transaction_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     assert reopened(tmp_path).notes == {"y": b"1"}
 
 
+def test_what_is_owed_is_served_at_once_and_written_with_the_next_commit(tmp_path: Path) -> None:
+    early, late = SIGNER.sign(Commit(0, 1, bytes(32))), SIGNER.sign(Commit(0, 2, bytes(32)))
+    with opened(tmp_path) as journal:
+        journal.commit([Keep(1, early), Store(header(1), batch(1), ())])
+        journal.owe([StoreCertificate(certificate(1)), Forget(1)])
+        assert journal.blocks(1, 10**6) == (block(1),)
+        held = journal.recover()
+        assert (held.certificate, held.records, journal.owes) == (None, (early,), True)
+        journal.commit([Keep(2, late)])
+        held = journal.recover()
+        assert (held.certificate, held.records, journal.owes) == (certificate(1), (late,), False)
+        assert journal.blocks(1, 10**6) == (block(1),)
+
+
+def test_what_is_owed_is_written_when_the_journal_is_closed(tmp_path: Path) -> None:
+    with opened(tmp_path) as journal:
+        journal.commit([Store(header(1), batch(1), ())])
+        journal.owe([StoreCertificate(certificate(1))])
+    assert reopened(tmp_path).certificate == certificate(1)
+
+
+def test_a_vote_cannot_be_owed(tmp_path: Path) -> None:
+    with opened(tmp_path) as journal, pytest.raises(AssertionError, match="Keep cannot wait"):
+        journal.owe([Keep(1, SIGNER.sign(Commit(0, 1, bytes(32))))])
+
+
 def test_blocks_are_served_as_far_as_they_are_certified_and_fit(tmp_path: Path) -> None:
     with opened(tmp_path) as journal:
         for height in range(1, 7):

@@ -26,6 +26,7 @@ from potd.node.events import (
     Run,
     Send,
     Store,
+    StoreCertificate,
     Tell,
     Ticked,
 )
@@ -37,7 +38,7 @@ from potd.runtime.refusals import ALLOWED, Refusals
 from potd.wire.ids import NO_BLOB
 from potd.wire.jobs import Apply, Failed
 from tests.runtime.cable import Cable, End, key
-from tests.runtime.chain import NETWORK, SIGNER, batch, header
+from tests.runtime.chain import NETWORK, SIGNER, batch, certificate, header
 from tests.runtime.test_workers import SPEC
 
 MIB = bytes((1 << 20) - INPUT_BYTES)  # of data, so that an input of it is a MiB
@@ -96,6 +97,29 @@ def on_bench(folder: Path, machine: Machine, play: Callable[[Bench], Awaitable[N
             pass
 
     uvloop.run(main())
+
+
+def test_nothing_waits_for_a_certificate_to_be_durable_and_it_is_so_soon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("potd.runtime.pump.OWED_S", 0.05)
+
+    def answer(event: Input) -> Sequence[Effect]:
+        return [] if isinstance(event, Ticked) else [StoreCertificate(certificate(1)), Send(key(2), b"after")]
+
+    async def play(bench: Bench) -> None:
+        bench.journal.commit([Store(header(1), batch(1), ())])
+        bench.run()
+        await bench.pump.take(PeerUp(key(2), 0))
+        assert (bench.end.sent, bench.pump.syncs) == ([(key(2), b"after")], 0)
+        turns = 0
+        while bench.journal.owes:
+            turns += 1
+            await bench.pump.take(Ticked())
+        assert (bench.journal.recover().certificate, bench.pump.syncs) == (certificate(1), 1)
+        assert turns > 1, "it was written at once"
+
+    on_bench(tmp_path, Machine(answer), play)
 
 
 def test_effects_are_carried_out_in_the_order_they_were_ordered(tmp_path: Path) -> None:
