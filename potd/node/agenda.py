@@ -114,6 +114,11 @@ class Agenda:
         if account in self._of:
             self._ready.add(account)
 
+    @property
+    def ready(self) -> int:
+        """Of how many accounts an operation waits whose turn it may be."""
+        return len(self._ready)
+
     def take(self, records_max: int, nonce_of: Callable[[AccountId], int], fewest: int = 1) -> Batch | None:
         """The next batch: records first, for rounds wait on them, then operations whose turn it is, by account.
 

@@ -77,6 +77,8 @@ CERTIFICATE_TICKS = 20  # how long a backup leaves it to the primary to gossip a
 SILENT_NOTE = "silent"  # the height that must be stable before a restored home votes again, remembered over restarts
 IN_FLIGHT_MAX = 4  # sequence numbers given out at once: enough to overlap agreement with agreement
 OPERATIONS_TOGETHER = 64  # while a batch is in flight: then agreement, for all together, costs less than they do
+GATHERED_MIN = 4  # operations that are worth waiting for; for fewer, agreement on each costs what it costs
+GATHERED_TICKS = 2  # how long at most
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,7 @@ class Node:
         self._moved: dict[TaskId, None] = {}  # tasks that have been executed upon, for `_after`
         self._unpublished: tuple[Certificate, int] | None = None
         self._noted_era = restored.notes.get(ERA_NOTE, b"")
+        self._expected = (0, 0)  # how many operations may come together after the newest batch, and its tick
         self._trusted = False  # whether our arithmetic has passed its self-test
         self._workers: set[str] = set()
         self._wanted: dict[BlobRef, set[TaskId]] = {}  # blobs being fetched, and for which tasks
@@ -560,8 +563,8 @@ class Node:
         while self.replica is not None and self.replica.may_propose() and self.replica.in_flight() < IN_FLIGHT_MAX:
             # What comes while others are agreed on shares the batch after them; a round's record waits for nobody.
             # [Castro 2001, 5.1.4]
-            alone = self.replica.in_flight() == 0 or self._ends is not None
-            fewest = 1 if alone else min(OPERATIONS_TOGETHER, self.parameters.batch_records_max)
+            fewest = self._gathered() if self.replica.in_flight() == 0 else OPERATIONS_TOGETHER
+            fewest = 1 if self._ends is not None else min(fewest, self.parameters.batch_records_max)
             batch = self._agenda.take(self.parameters.batch_records_max, self.ledger.nonce, fewest)
             if batch is None and self._ends is None:
                 break
@@ -569,6 +572,13 @@ class Node:
             effects += self._from_consensus(self.replica.step(pbft.Proposed(batch_digest(batch), batch)))
             effects += self._turn()  # who is alone has come to the end by that
         return effects
+
+    def _gathered(self) -> int:
+        """How many operations the next batch waits for, when nothing is in flight."""
+        expected, since = self._expected
+        if expected < GATHERED_MIN or self._ticks - since >= GATHERED_TICKS:
+            return 1
+        return min(expected, OPERATIONS_TOGETHER)
 
     def _judge_again(self) -> list[Effect]:
         """Judge what has been proposed, as far as it can be told by now."""
@@ -589,7 +599,11 @@ class Node:
         header = self.ledger.header
         assert header is not None
         effects += self._from_consensus(self.replica.step(pbft.Executed(header)))
-        return effects + self._after(batch)
+        effects += self._after(batch)
+        # Whoever had an operation in this batch may have its next one at once. If those who wait already did not wait
+        # for these, the two would take turns for ever, in batches half as large.
+        self._expected = (self._agenda.ready + len(batch.records), self._ticks)
+        return effects
 
     def _execute(self, batch: Batch) -> list[Effect]:
         """The ledger takes the next height."""
