@@ -204,6 +204,8 @@ class Note:
     data: bytes
 
 
+OWED = (Forget, StoreCertificate)  # writes that nothing waits for: others prove the one, the other only tidies up
+
 # Effects: the network
 
 

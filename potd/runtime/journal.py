@@ -22,7 +22,7 @@ from typing import Self, assert_never
 
 import msgpack
 
-from potd.node.events import Forget, Keep, Note, Store, StoreCertificate, StoreSnapshot
+from potd.node.events import OWED, Forget, Keep, Note, Store, StoreCertificate, StoreSnapshot
 from potd.node.shelf import HANDOVER_NOTES
 from potd.wire.blocks import Batch, Block, Certificate, Header, batch_digest
 from potd.wire.codec import Malformed, decode, encode, tag_of
@@ -52,7 +52,6 @@ CREATE TABLE notes (name TEXT PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID;
 
 Write = Keep | Forget | Store | StoreCertificate | StoreSnapshot | Note
 WRITES = (Keep, Forget, Store, StoreCertificate, StoreSnapshot, Note)
-OWED = (Forget, StoreCertificate)  # what nobody has to wait for: others prove the one, and the other only tidies up
 
 
 class JournalError(Exception):

@@ -19,6 +19,7 @@ from typing import Protocol, assert_never
 
 from potd.node.events import (
     ARITHMETIC,
+    OWED,
     TRAINER,
     Effect,
     Fetch,
@@ -52,7 +53,7 @@ from potd.node.events import (
 )
 from potd.runtime.blobs import BlobStore
 from potd.runtime.fetcher import Fetcher
-from potd.runtime.journal import OWED, WRITES, Journal, Write
+from potd.runtime.journal import WRITES, Journal, Write
 from potd.runtime.network import Network
 from potd.runtime.refusals import Refusals
 from potd.runtime.workers import Worker

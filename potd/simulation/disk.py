@@ -19,7 +19,7 @@ BLOCKS_MAX = 8  # in one answer, but up to a certificate at least
 
 
 class Disk:
-    """The journal, and the blobs that are held."""
+    """The journal, and the blobs that are held. `certificates` is what a reader sees, written or owed."""
 
     def __init__(self) -> None:
         self.records: list[tuple[int, Signed | Prepared | Batch]] = []
@@ -29,9 +29,39 @@ class Disk:
         self.notes: dict[str, bytes] = {}
         self.held: set[BlobRef] = set()
         self.snapshot: Certificate | None = None  # of what the blocks follow on, if that is not genesis
+        self.owed: list[Forget | StoreCertificate] = []  # durable with the next write
+
+    def owe(self, effect: Forget | StoreCertificate) -> None:
+        """Durable with the next write. Peers are answered as if it were so already."""
+        match effect:
+            case StoreCertificate(certificate):
+                if certificate.header.height in self.certificates:
+                    return
+                self.certificates[certificate.header.height] = certificate
+            case Forget():
+                pass
+            case _:
+                assert_never(effect)
+        self.owed.append(effect)
+
+    def settle(self) -> None:
+        """What was owed is durable from now on."""
+        owed, self.owed = self.owed, []
+        for effect in owed:
+            self.write(effect)
+
+    def lose(self, kept: int) -> None:
+        """Of what was owed, only so much was written when the power went."""
+        lost, self.owed = self.owed[kept:], self.owed[:kept]
+        for effect in lost:
+            if isinstance(effect, StoreCertificate):
+                del self.certificates[effect.certificate.header.height]
+        self.settle()
 
     def write(self, effect: Write) -> None:
-        """Durable from now on."""
+        """Durable from now on, and what was owed with it."""
+        if self.owed:
+            self.settle()
         match effect:
             case Keep(seq, record):
                 if seq == NEWEST:
@@ -60,7 +90,9 @@ class Disk:
         """A backup: what is written to one of them from now on is not in the other."""
         other = Disk()
         other.records = list(self.records)
-        other.blocks, other.certificates = dict(self.blocks), dict(self.certificates)
+        owed = {one.certificate.header.height for one in self.owed if isinstance(one, StoreCertificate)}
+        other.blocks = dict(self.blocks)
+        other.certificates = {height: one for height, one in self.certificates.items() if height not in owed}
         other.entries, other.notes = dict(self.entries), dict(self.notes)
         other.held, other.snapshot = set(self.held), self.snapshot
         return other

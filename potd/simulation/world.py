@@ -36,6 +36,7 @@ from potd.wire.operations import Submit, Transfer
 from potd.wire.transfer import Part, Snapshot, WantPart, WantSnapshot
 
 DRAINED_MAX = 512  # inputs between two syncs, as in the pump
+OWED_MS = 1_000  # so long at most a write waits for others, as in the pump
 AGAIN_MS = 100  # between two attempts at getting a blob
 LATENCY_MS = 50  # of an answer to a question on a stream
 MICRO = 10**12  # that every account begins with
@@ -59,6 +60,7 @@ class Member:
         self.tick_waits = False  # one that the node has not taken yet is not doubled
         self.busy = False  # with a sync: what it orders waits
         self.unsynced: list[ev.Effect] = []  # from the first write on
+        self.owed_since = 0  # when the oldest write that waits for others was made
         self.hidden: set[BlobRef] = set()
         self.wanted: set[BlobRef] = set()
         self.offered: list[Signed] = []  # by its customer, ever
@@ -185,7 +187,10 @@ class World:
         member = self.members[place]
         assert member.node is not None
         writes = [one for one in member.unsynced if isinstance(one, Write)]
-        for write in writes[: self.random.randint(0, len(writes))]:
+        owed = len(member.disk.owed)
+        done = self.random.randint(0, owed + len(writes))
+        member.disk.lose(min(done, owed))
+        for write in writes[: max(0, done - owed)]:
             self._written(member, write)
         member.node = None
         member.life += 1
@@ -340,13 +345,18 @@ class World:
     # Effects
 
     def _carry_out(self, member: Member, effects: list[ev.Effect]) -> None:
-        """In order; from the first write on, all wait until what was written is durable."""
-        first = next((index for index, one in enumerate(effects) if isinstance(one, Write)), len(effects))
+        """In order; from the first write on, all wait until what was written is durable, unless nothing waits for any
+        of it."""
+        if all(isinstance(one, ev.OWED) for one in effects if isinstance(one, Write)):
+            first = len(effects)
+        else:
+            first = next(index for index, one in enumerate(effects) if isinstance(one, Write))
         life = member.life
         for effect in effects[:first]:
             if member.life == life:
                 self._do(member, effect)
-        if member.life != life or first == len(effects):
+        overdue = bool(member.disk.owed) and self.now - member.owed_since > OWED_MS
+        if member.life != life or (first == len(effects) and not overdue):
             return
         member.busy = True
         member.unsynced = effects[first:]
@@ -356,6 +366,7 @@ class World:
         if member.life != life:
             return
         effects, member.unsynced = member.unsynced, []
+        member.disk.settle()
         for effect in effects:
             if isinstance(effect, Write) and member.life == life:
                 self._written(member, effect)
@@ -383,6 +394,13 @@ class World:
             self.stop(member.place)
 
     def _do(self, member: Member, effect: ev.Effect) -> None:
+        if isinstance(effect, ev.OWED):
+            if not member.disk.owed:
+                member.owed_since = self.now
+            member.disk.owe(effect)
+            self._seen(member, effect)
+            self._may_die(member, effect)
+            return
         changed = self.tamper(member.place, effect) if self.tamper is not None else effect
         if changed is not None:
             self._seen(member, changed)
