@@ -26,6 +26,7 @@ RETRY_TICKS = 1200  # after nobody had anything: blocks do meanwhile
 PATIENCE_TICKS = 600  # for one answer; the network gives up before
 SLOW_TICKS = 40  # a part that takes so long is asked of a second peer
 PAUSE_TICKS = 100  # before a peer that gave nothing is asked whether it has the state after all
+VAIN_MAX = 3  # parts asked in a row of a peer that says it has the state: then others are turned to, for RETRY_TICKS
 LONELY_TICKS = 400  # with peers of which none has the state any more
 PARTS_AT_ONCE = 16
 LIARS_MAX = 4096
@@ -50,6 +51,8 @@ class _Source:
     since: int = 0
     holds: bool = False  # the state that is being taken
     again: int = 0  # from which tick on it may be asked for that
+    vain: int = 0  # parts that it was asked for in vain, since it gave one
+    shunned: int = 0  # up to which tick it is not asked at all, as it says it has what it does not give
 
 
 class Parts:
@@ -229,7 +232,7 @@ class Taking:
         if event.part is None:
             self._in_vain(event.peer, source)
             return []
-        source.asked = None
+        source.asked, source.vain = None, 0
         effects: list[Effect] = []
         for liar, reason in self._parts.take(event.peer, event.prefix, event.part):
             effects += self._blame(liar, reason) if liar not in self._liars else []
@@ -250,7 +253,7 @@ class Taking:
 
     def _choose(self, height_min: int) -> list[Effect]:
         """The state that most have, or the newest of these; once all have been heard, or have had the time."""
-        due = any(peer not in self._heard and peer not in self._liars for peer in self._sources)
+        due = any(peer not in self._heard and self._may_ask(peer) for peer in self._sources)
         if due and self._ticks - self._began < OFFER_TICKS:
             return []
         offered: dict[Header, list[Certificate]] = {}
@@ -295,7 +298,7 @@ class Taking:
         effects: list[Effect] = []
         room = PARTS_AT_ONCE - sum(1 for one in self._sources.values() if one.asked is not None and one.asked[1])
         for peer, source in sorted(self._sources.items()):
-            if source.asked is not None or peer in self._liars:
+            if source.asked is not None or not self._may_ask(peer):
                 continue
             if self._chosen is None:
                 if peer not in self._heard:
@@ -320,10 +323,17 @@ class Taking:
         """A peer has not answered what it was asked."""
         assert source.asked is not None
         prefix = source.asked[1]
-        if prefix is not None:
-            self._parts.release(peer, prefix)
         self._heard.add(peer)
         source.asked, source.holds, source.again = None, False, self._ticks + PAUSE_TICKS
+        if prefix is None:
+            return
+        self._parts.release(peer, prefix)
+        source.vain += 1
+        if source.vain == VAIN_MAX:
+            source.vain, source.shunned = 0, self._ticks + RETRY_TICKS
+
+    def _may_ask(self, peer: Key) -> bool:
+        return peer not in self._liars and self._sources[peer].shunned <= self._ticks
 
     def _blame(self, peer: Key, reason: str) -> list[Effect]:
         if len(self._liars) >= LIARS_MAX:

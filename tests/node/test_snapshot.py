@@ -17,6 +17,7 @@ from potd.node.snapshot import (
     LONELY_TICKS,
     OFFER_TICKS,
     PATIENCE_TICKS,
+    PAUSE_TICKS,
     RETRY_TICKS,
     SLOW_TICKS,
     Taken,
@@ -281,6 +282,21 @@ def test_a_state_that_nobody_has_any_more_is_given_up_for_a_newer_one() -> None:
     peers.lies = {A: gone, B: gone}
     peers.takes(LONELY_TICKS + 200)
     assert peers.refused() == []
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_those_who_have_a_state_and_give_no_part_of_it_do_not_hold_it_up_for_ever(many: bool) -> None:
+    """Anybody can show a certificate. A newer one, or more of an older one, is what is tried first."""
+    shown = certified(576 if many else 704, NOTHING)
+    peers = Peers(A, B, C, D) if many else Peers(A, B)
+
+    def boast(question: ev.FetchSnapshot | ev.FetchPart) -> Snapshot | None:
+        wanted = isinstance(question, ev.FetchSnapshot) and question.height in (0, shown.header.height)
+        return Snapshot(shown, (), ()) if wanted else None
+
+    peers.lies = dict.fromkeys((B, C, D), boast)
+    peers.takes(3 * PAUSE_TICKS + LONELY_TICKS + 50)
+    assert peers.refused() == [], "one that has lost it meanwhile may be honest"
 
 
 def test_an_answer_that_never_comes_is_not_waited_for() -> None:
