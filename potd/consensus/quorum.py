@@ -81,6 +81,12 @@ def certificate_fault(certificate: Certificate, group: Group) -> str:
     return ""
 
 
+def least(certificate: Certificate, group: Group) -> Certificate:
+    """The same with no more signatures than prove it. What has to fit a message is reckoned so."""
+    quorum = quorum_of(len(group.certifiers(certificate.header.height)))
+    return Certificate(certificate.header, certificate.attestations[:quorum])
+
+
 def blocks_fault(blocks: Sequence[Block], group: Group) -> str:
     """Why these blocks of consecutive heights, the last of them certified, prove nothing, or nothing if they do."""
     certificate = blocks[-1].certificate()

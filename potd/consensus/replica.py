@@ -40,7 +40,7 @@ from potd.consensus.events import (
     Ticked,
 )
 from potd.consensus.patience import Patience, slot_key
-from potd.consensus.quorum import Group, certificate_fault
+from potd.consensus.quorum import Group, certificate_fault, least
 from potd.consensus.recollection import Known, Recollection, words_of
 from potd.consensus.restart import recall
 from potd.consensus.retransmission import refusals_again, votes_again
@@ -659,7 +659,7 @@ class Replica:
         assert not self.done, "a view change from the end of our era would count in the next one"
         assert view > self.view or not self.active
         proofs = tuple(slot.proof for slot in self._log.slots() if slot.proof is not None)
-        certificate = (self.certificate,) if self.certificate else ()
+        certificate = (least(self.certificate, self.group),) if self.certificate else ()
         own = self.signer.verified(ViewChange(view, self.stable, certificate, proofs))
         return [*self._leave(own, reason), *self._cast(2**62, own.signed), *self._gather(view)]
 
@@ -838,7 +838,7 @@ class Replica:
         words = words_of(
             peer, self._log, self._checkpoints, self.stable, left.signed if left is not None else None, self._new_view
         )
-        certificate = (self.certificate,) if self.certificate is not None else ()
+        certificate = (least(self.certificate, self.group),) if self.certificate is not None else ()
         return [Send(peer, self.signer.sign(Recollected(boot, peer, certificate, words)))]
 
     def _on_recollected(self, message: Verified[Recollected]) -> list[Effect]:

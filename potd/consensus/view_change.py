@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from potd.consensus.quorum import Group, certificate_fault
+from potd.consensus.quorum import Group, certificate_fault, least
 from potd.wire.blocks import NULL, Certificate, batch_digest
 from potd.wire.codec import Malformed, decode
 from potd.wire.consensus import NewView, Prepare, Prepared, PrePrepare, ViewChange
@@ -24,7 +24,7 @@ def prepared_fault(proof: Prepared, group: Group) -> str:
     backups = [one.key for one in proof.backups]
     if backups != sorted(set(backups)) or proof.primary.key in backups:
         return "prepared proof with backups out of order or twice"
-    if len(backups) + 1 < group.quorum:
+    if len(backups) + 1 != group.quorum:  # nor more: a new view that shows such proofs would fit no message
         return f"prepared proof of {len(backups) + 1} replicas, not {group.quorum}"
     agreement = Prepare(proof.view, proof.seq, proof.batch, proof.primary.signature)
     for one in proof.backups:
@@ -46,6 +46,8 @@ def view_change_fault(message: Verified[ViewChange], group: Group, window: int) 
         fault = certificate_fault(certificate, group)
         if fault:
             return fault
+        if certificate != least(certificate, group):
+            return "view change with more signatures under its checkpoint than prove it"
     last = body.stable
     for proof in body.prepared:
         if not last < proof.seq <= body.stable + window:
@@ -129,7 +131,7 @@ def new_view_fault(
         except Malformed as error:
             return f"new view with a bad view change: {error}", None, ()
     senders = [one.sender for one in view_changes]
-    if senders != sorted(set(senders)) or len(senders) < group.quorum:
+    if senders != sorted(set(senders)) or len(senders) != group.quorum:
         return f"new view with {len(set(senders))} view changes of {group.quorum}", None, ()
     for one in view_changes:
         if one.body.view != body.view:

@@ -24,15 +24,19 @@ from potd.consensus.events import (
     Suspect,
     Ticked,
 )
+from potd.consensus.quorum import least
+from potd.consensus.replica import Replica
 from potd.consensus.view_change import NULL_DIGEST, carry_over
 from potd.wire.blocks import NULL, Batch, Header, batch_digest
-from potd.wire.consensus import Commit, NewView, Prepare, PrePrepare, ViewChange
-from potd.wire.envelope import Verified, verify
+from potd.wire.codec import decode, encode
+from potd.wire.consensus import WORDS, Commit, NewView, Prepare, PrePrepare, ViewChange, can_change_views
+from potd.wire.envelope import Signed, Verified, verify
 from tests.consensus.cluster import (
     ELSEWHERE,
     NETWORK,
     VIEW_SEQ,
     batch_of,
+    group,
     headers,
     signer,
 )
@@ -104,6 +108,8 @@ def test_who_has_left_a_view_votes_in_it_no_more() -> None:
         signer(2).verified(ViewChange(1, 2, (certificate(headers(A)[0]),), ())),
         leave(2, 1, [], certificate(replace(headers(A)[0], network=ELSEWHERE))),
         leave(2, 1, [], certificate(headers(A)[0], by=(0, 1, 9))),
+        leave(2, 1, [], certificate(headers(A)[0], by=(0, 1, 2, 3))),  # more than prove it, as the next
+        leave(2, 1, [proof(A, by=(1, 2, 3))]),
         leave(9, 1),
     ],
 )
@@ -112,6 +118,40 @@ def test_a_view_change_that_proves_what_it_claims_wrongly_counts_for_nothing(wro
     effects = new_primary(wrong, leave(3))
     assert of_kind(effects, Reject)
     assert not sent(effects, NewView)
+
+
+def test_no_view_change_has_more_signatures_than_a_new_view_has_room_for() -> None:
+    """Of a checkpoint that all have signed a quorum's are shown: of 130 in a window of 4, all would be too many."""
+    one = replica(1)
+    one.restore(FIRST, certificate(FIRST, by=(0, 1, 2, 3)), (), None)
+    one.step(Awaited("operation"))
+    (left,) = sent(ticks(one, PATIENCE), ViewChange)
+    assert [len(shown.attestations) for shown in left.certificate] == [one.group.quorum]
+
+
+def test_the_largest_new_view_fits_a_message_whatever_f_liars_have_put_into_it() -> None:
+    """Else who has to begin it can neither write it down nor send it. All slots are prepared, by all."""
+    size, window = 69, 16
+    members = group(size)
+    assert can_change_views(size, window)
+    head = headers(*[A] * 100)[-1]
+    sealed = certificate(head, by=tuple(range(size)))
+    lean, fat = ((1, members.quorum), (1, size))
+    proofs = {
+        until: [proof(A, head.height + seq, size=size, by=tuple(range(*until))) for seq in range(1, window + 1)]
+        for until in (lean, fat)
+    }
+    primary = Replica(signer(1), members, patience_ticks=PATIENCE, window=window)
+    primary.restore(head, sealed, proofs[lean], None)
+    words: list[Signed] = []
+    for index in range(2, size):
+        until = fat if index < 2 + members.faults else lean
+        shown = sealed if until == fat else least(sealed, members)
+        effects = primary.step(Received(leave(index, 1, proofs[until], shown)))
+        words += [one.signed for one in of_kind(effects, Broadcast)]
+    assert (primary.view, primary.active) == (1, True)
+    (begun,) = [one for one in words if isinstance(decode(one.payload, *WORDS), NewView)]
+    assert decode(encode(begun), Signed) == begun
 
 
 def test_the_new_primary_carries_over_what_was_prepared_and_fills_gaps_with_null_requests() -> None:
@@ -178,6 +218,7 @@ QUORUM = [leave(0), leave(1), leave(3, 1, [proof(A)])]
         begin(QUORUM, [(1, A), (2, B)]),
         begin(QUORUM, [(2, A)]),
         begin(QUORUM[:2], []),
+        begin([*QUORUM, leave(2)], [(1, A)]),  # more than begin it
         begin([*QUORUM[:2], QUORUM[0]], []),
         begin([*QUORUM[:2], leave(3, 2)], []),
         begin([*QUORUM[:2], leave(9)], []),

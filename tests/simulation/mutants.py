@@ -72,7 +72,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "new-view-on-f-plus-one",
         "a new view that shows f + 1 view changes may lack one who knows what was committed",
-        (edit(f"{VIEW_CHANGE}:new_view_fault", "len(senders) < group.quorum:", "len(senders) < group.some_honest:"),),
+        (edit(f"{VIEW_CHANGE}:new_view_fault", "len(senders) != group.quorum:", "len(senders) < group.some_honest:"),),
     ),
     Mutant(
         "forged-proof-believed",
