@@ -113,6 +113,9 @@ class Evaluator:
         _, number = self._scoring
         self._scoring = None
         match answer:
+            case Evaluated() if self._hushed:
+                self._scored = number - 1  # silent since it began: scored again when we may say it
+                return []
             case Evaluated():
                 return self._report(number, answer)
             case Failed(_, reason):

@@ -76,6 +76,16 @@ def test_a_failed_score_is_tried_again_after_a_pause() -> None:
     assert evaluator.on_tick() == [Run("trainer", Evaluate(2, SCORED, TRAIN.model, OPENED.held_out))]
 
 
+def test_a_score_that_comes_in_silence_is_not_reported_and_taken_again_after_it() -> None:
+    """An era may begin while a model is scored, and who came to it by blocks asks first what it has said."""
+    _, evaluator, _ = scoring()
+    evaluator.hush()
+    assert evaluator.on_answer(Evaluated(1, 90, 100, 250_000, 4)) == []
+    assert evaluator.advance() == []
+    assert evaluator.speak(restored=False) == [Run("trainer", Evaluate(2, SCORED, TRAIN.model, OPENED.held_out))]
+    assert len(reports_in(evaluator.on_answer(Evaluated(2, 90, 100, 250_000, 4)))) == 1
+
+
 def test_who_has_no_trainer_says_so_and_is_not_waited_for() -> None:
     _, _, effects = scoring(trainer=False)
     (report,) = reports_in(effects)
