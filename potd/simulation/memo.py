@@ -33,7 +33,7 @@ from potd.wire.ids import Digest
 
 FRAMES_MAX = 1 << 13
 HEIGHTS_MAX = 1 << 9
-OBJECTS_MAX = 1 << 12
+OBJECTS_MAX = 1 << 11
 BATCHES_MAX = 1 << 6
 CERTIFICATES_MAX = 1 << 11
 VIEWS_MAX = 64  # of a task, and windows of it

@@ -17,7 +17,7 @@ from potd.wire.jobs import Aggregate, Aggregated, Answer, Applied, Apply, Evalua
 from potd.wire.tasks import EncodingSpec, Manifest, ModelSpec, OptimiserSpec, Shard, TaskSpec
 
 MODEL = ModelSpec("mlp", (8, 4), 36)
-SUMS_MAX = 256
+SUMS_MAX = 32
 MILLISECONDS = 1  # that every job says it has taken: what a clock says is no part of a world
 
 
