@@ -205,9 +205,9 @@ class Agenda:
         self._ready.update(self._of)
 
 
-def operation_key(signed: Signed) -> str:
+def operation_key(name: Digest) -> str:
     """Under which name the primary owes us an operation."""
-    return f"operation {record_digest(signed).hex()[:16]}"
+    return f"operation {name.hex()[:16]}"
 
 
 def _length(record: Record) -> int:

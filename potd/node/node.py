@@ -626,7 +626,8 @@ class Node:
         """What follows from the new state: for the agenda, for the rounds, for what is being judged."""
         effects: list[Effect] = []
         names = [record_digest(record) for record in batch.records]
-        effects += self._due([pbft.Settled(operation_key(one)) for one in batch.records if isinstance(one, Signed)])
+        asked = [name for name, one in zip(names, batch.records, strict=True) if isinstance(one, Signed)]
+        effects += self._due([pbft.Settled(operation_key(name)) for name in asked])
         self._agenda.executed(names)
         effects += self._due(self._operations.clear(self.ledger)) + self._owe_heights()
         moved = [self.ledger.task(name) for name in self._moved]

@@ -33,6 +33,7 @@ class Operations:
         self._agenda = agenda
         self._receipts: dict[Digest, str] = {}
         self._touched: set[AccountId] = set()  # accounts with something waiting, that the ledger has changed
+        self._executed: set[Digest] = set()  # operations that this height has executed, though maybe before their turn
         self._tried: dict[TaskId, Tried] = {}
         self.trouble = ""  # why we cannot enrol, if we cannot
 
@@ -73,7 +74,7 @@ class Operations:
         effects: list[Effect] = []
         if ours:
             effects += [Send(key, data) for key in peers] or [Publish("operations", data)]
-        return effects, [Awaited(operation_key(message.signed))] if in_turn else []
+        return effects, [Awaited(operation_key(name))] if in_turn else []
 
     def again(self, ledger: Ledger, tick: int, primary: Key | None) -> tuple[list[Effect], list[Due]]:
         """Say our own again; forward what waits too long to the primary, who may not have heard it, and await it, as
@@ -101,6 +102,7 @@ class Operations:
         for one in receipts:
             self._note(one.record, one.reason)
             if one.record in self._agenda.operations:
+                self._executed.add(one.record)
                 self._touched.add(self._agenda.operations[one.record].message.body.account)
         for key, _ in changes if self._agenda.operations else ():
             account = account_of(key)
@@ -109,13 +111,20 @@ class Operations:
 
     def clear(self, ledger: Ledger) -> list[Due]:
         """After a height: drop those that can never be executed now, and await those whose turn has come, of accounts
-        that it has changed."""
+        that it has changed.
+
+        Those that are still to come are looked at in their turn, and when they have waited: who is behind has many of
+        each account, and would look at all of them for each height that it catches up.
+        """
         due: list[Due] = []
         for account in sorted(self._touched):
-            for _, name in self._agenda.waiting_of(account):
-                due += self._look_at(ledger, name, self._agenda.operations[name])
+            turn = ledger.nonce(account)
+            for nonce, name in self._agenda.waiting_of(account):
+                if nonce <= turn or name in self._executed:
+                    due += self._look_at(ledger, name, self._agenda.operations[name])
             self._agenda.moved(account)
         self._touched.clear()
+        self._executed.clear()
         return due
 
     def all_due(self, ledger: Ledger) -> list[Due]:
@@ -126,7 +135,7 @@ class Operations:
         return due
 
     def _look_at(self, ledger: Ledger, name: Digest, waiting: Waiting) -> list[Due]:
-        key = operation_key(waiting.message.signed)
+        key = operation_key(name)
         reason = why_not(ledger, waiting.message.signed)
         if reason:
             self._agenda.drop_operation(name)
@@ -142,10 +151,11 @@ class Operations:
         is not known, and said to nobody."""
         due: list[Due] = []
         self._touched.clear()
+        self._executed.clear()
         for name, waiting in sorted(self._agenda.operations.items()):
             if why_not(ledger, waiting.message.signed):
                 self._agenda.drop_operation(name)
-                due.append(Settled(operation_key(waiting.message.signed)))
+                due.append(Settled(operation_key(name)))
         return due + self.all_due(ledger)
 
     def enrolments(

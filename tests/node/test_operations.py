@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import pytest
+
 from potd.consensus.events import Awaited, Settled
-from potd.ledger.accounts import NONCES_AHEAD
+from potd.ledger.accounts import NONCES_AHEAD, why_not
 from potd.ledger.apply import execute
 from potd.ledger.state import Ledger, genesis_ledger
 from potd.node.agenda import AGAIN_TICKS, OPERATIONS_MAX, Agenda, operation_key
@@ -13,7 +15,7 @@ from potd.node.events import Publish, Send
 from potd.node.operations import Due, Operations
 from potd.wire.blocks import Batch, Record, record_digest
 from potd.wire.codec import encode
-from potd.wire.envelope import Signer, Verified
+from potd.wire.envelope import Signed, Signer, Verified
 from potd.wire.genesis import Allotment, Genesis, Parameters, genesis_digest
 from potd.wire.ids import NOTHING, account_id, digest
 from potd.wire.operations import Operation, Transfer
@@ -30,7 +32,7 @@ def transfer(who: int, nonce: int, amount: int = 1, to: bytes = digest("to")) ->
 
 
 def key(message: Verified[Operation]) -> str:
-    return operation_key(message.signed)
+    return operation_key(record_digest(message.signed))
 
 
 @dataclass
@@ -94,6 +96,23 @@ def test_an_operation_that_its_account_cannot_pay_any_more_is_settled() -> None:
     desk.take(rich)
     desk.take(poor)
     assert desk.execute(rich.signed) == [Settled(key(rich)), Settled(key(poor))]
+
+
+def test_a_height_costs_one_look_for_each_account_however_much_it_has_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is behind has many of each account waiting, and as many heights to catch up."""
+    desk = Desk()
+    waiting = [transfer(1, nonce) for nonce in range(NONCES_AHEAD)]
+    for one in waiting:
+        desk.take(one)
+    looks: list[Signed] = []
+
+    def look(ledger: Ledger, signed: Signed) -> str:
+        looks.append(signed)
+        return why_not(ledger, signed)
+
+    monkeypatch.setattr("potd.node.operations.why_not", look)
+    assert desk.execute(waiting[0].signed) == [Settled(key(waiting[0])), Awaited(key(waiting[1]))]
+    assert looks == [one.signed for one in waiting[:2]]
 
 
 def test_money_that_comes_is_noticed() -> None:
