@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from potd.cli.control import ask
+from potd.cli.exits import Failure
 from potd.cli.fleet import Fleet, free_ports
 from potd.cli.homes import make_home
 from potd.config.addresses import peer_id
@@ -250,9 +251,23 @@ def _cpu_s(fleet: Fleet) -> float:
     return sum(process_cpu_s(fleet.pid(home)) or 0.0 for home in fleet.homes)
 
 
+def _peers(home: Home) -> list[dict[str, Any]]:
+    """Those of one daemon, once it has noticed that enough of its clients have hung up."""
+    end = time.monotonic() + ANSWER_S
+    while True:
+        try:
+            found: list[dict[str, Any]] = ask(home.path, "peers")["peers"]
+        except Failure:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
+        else:
+            return found
+
+
 def _traffic(fleet: Fleet) -> dict[str, float]:
     """Frames and their bytes on the votes streams, writes of the journals, and heights, until now."""
-    peers = [one for home in fleet.homes for one in ask(home.path, "peers")["peers"]]
+    peers = [one for home in fleet.homes for one in _peers(home)]
     statuses = _statuses(fleet)
     return {
         "frames": sum(one["frames_out"] for one in peers),
