@@ -50,6 +50,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Shown:
     ask(world, payer, Transfer(account_id(payer), 0, digest("somebody"), 7, ""))
     world.run(lambda: world.node(new).ledger.account(digest("somebody")) is not None, 600)
     world.agree()
+    world.run(lambda: not world.members[new].disk.owed, 600)  # the certificate is on its disk, too
     world.stop(new)
     world.start(new)  # who has just begun can show the state that it has
     node = world.node(new)
