@@ -1,32 +1,25 @@
 """Which tasks can be computed exactly: the proof that sums fit 64-bit integers. Knows the spec, and no data.
 
 A contribution's code is at most 127, stands for code * 2^(exponent - exponent_min) quanta of 2^exponent_min, and counts
-`units` times a sixteen-bit weight. So every sum, and every part of one, is at most
+`units` times a weight of the rule's. So every sum, and every part of one, is at most
 
-    127 * 2^(exponent_max - exponent_min) * units_total * 65536  <  2^63
+    127 * 2^(exponent_max - exponent_min) * units_total * weight_max  <  2^63
 
-in magnitude. `mean` has no weights, and its sums are sixteen bits shorter. The same bound keeps the division of a sum
-by the units it stands for inside 64 bits: see `aggregate`.
+in magnitude, where weight_max is 65536 for the rules that weigh, and 1 for those that do not, whose sums are shorter by
+as many bits. The same bound keeps the division of a sum by the units it stands for inside 64 bits: see `aggregate`.
 """
 
 from __future__ import annotations
 
 from potd.wire.codec import Malformed
+from potd.wire.rules import rule_problems, weight_max
 from potd.wire.tasks import EncodingSpec, TaskSpec
 
 PAYLOAD_CODE_MAX = 127
 AGGREGATE_CODE_MAX = 32_767
-AGGREGATE_BITS = 8  # by how many bits an aggregate's grid is finer than a payload's
-WEIGHT_ONE = 65_536  # sixteen-bit fixed point: a contribution that is not clipped
 
 ENCODINGS = ("int8",)
 OPTIMISERS = ("sgd", "nesterov")
-RULES = ("mean", "clip")
-
-
-def weight_max(rule: str) -> int:
-    """The greatest weight of one unit in a sum by this rule."""
-    return 1 if rule == "mean" else WEIGHT_ONE
 
 
 def sum_max(encoding: EncodingSpec, weights_total: int) -> int:
@@ -46,14 +39,14 @@ def check_bounds(spec: TaskSpec, units_total_max: int) -> None:
         problems.append(f"unknown encoding {spec.encoding.kind!r}, known: {', '.join(ENCODINGS)}")
     if spec.optimiser.kind not in OPTIMISERS:
         problems.append(f"unknown optimiser {spec.optimiser.kind!r}, known: {', '.join(OPTIMISERS)}")
-    if spec.rule not in RULES:
-        problems.append(f"unknown rule {spec.rule!r}, known: {', '.join(RULES)}")
+    unsound = rule_problems(spec.rule)
+    problems += unsound
     if spec.encoding.exponent_min > spec.encoding.exponent_max:
         problems.append(f"exponents from {spec.encoding.exponent_min} down to {spec.encoding.exponent_max}")
-    elif (most := units_max(spec)) < units_total_max:
+    elif not unsound and (most := units_max(spec)) < units_total_max:
         span = spec.encoding.exponent_max - spec.encoding.exponent_min
         problems.append(
-            f"sums could overflow: {span + 1} exponents leave room for {most} units by rule {spec.rule!r}, "
+            f"sums could overflow: {span + 1} exponents leave room for {most} units by rule {spec.rule.kind!r}, "
             f"not {units_total_max}"
         )
     if problems:

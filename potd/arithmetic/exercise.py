@@ -6,31 +6,42 @@ operations under test can differ between machines.
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 
-from potd.arithmetic.aggregate import accumulate, mean, zero_sums
-from potd.arithmetic.bounds import WEIGHT_ONE
 from potd.arithmetic.optimise import from_micro, step
 from potd.arithmetic.quantise import Blocks, Floats, decode_payload, encode_payload, to_bytes, to_floats
-from potd.arithmetic.robust import clip_weights, norm_squared, shares
+from potd.arithmetic.robust import Contribution, aggregate
 from potd.wire.ids import Digest, digest
-from potd.wire.tasks import EncodingSpec, OptimiserSpec
+from potd.wire.tasks import EncodingSpec, OptimiserSpec, RuleSpec
 
 _PARAMETERS = 5_003  # a prime: the last block is short
 _ENCODING = EncodingSpec("int8", 64, -30, -12)
 _UNITS = (1, 2, 255, 7, 16)
+_RULES = (
+    RuleSpec("mean", 0, 0, 0, 1),
+    RuleSpec("clip", 0, 2_000, 0, 1),
+    RuleSpec("trimmed", 200_000, 0, 0, 1),
+    RuleSpec("median", 0, 0, 0, 2),
+    RuleSpec("centred", 0, 1_500, 2, 1),
+    RuleSpec("krum", 200_000, 0, 0, 1),
+    RuleSpec("multi-krum", 200_000, 0, 0, 2),
+)
 
 
 def exercise() -> Digest:
     """The digest of all results. Takes some milliseconds."""
     payloads = [encode_payload(vector(seed, 5 * seed - 24), _ENCODING) for seed in range(len(_UNITS))]
     results = list(payloads)
-    contributions = [decode_payload(payload, _PARAMETERS, _ENCODING) for payload in payloads]
-    plain = [WEIGHT_ONE] * len(_UNITS)
-    clipped = clip_weights([norm_squared(one) for one in contributions])
-    results.append(b"".join(weight.to_bytes(4, "big") for weight in clipped))
-    for weights in (plain, clipped):
-        average = _mean(contributions, weights)
+    vectors = [decode_payload(payload, _PARAMETERS, _ENCODING) for payload in payloads]
+    for units, rule in product((_UNITS, (1,) * len(_UNITS)), _RULES):
+        contributions = [
+            Contribution(vector, count, digest("place", bytes([at])))
+            for at, (vector, count) in enumerate(zip(vectors, units, strict=True))
+        ]
+        average, weights = aggregate(contributions, rule, _ENCODING)
+        results.append(b"".join(weight.to_bytes(4, "big") for weight in weights))
         results.append(to_bytes(average))
         results.append(to_floats(average).astype("<f4").tobytes())
         for kind in ("sgd", "nesterov"):
@@ -48,13 +59,6 @@ def vector(seed: int, scale: int) -> Floats:
     depths = -(np.arange(_PARAMETERS, dtype=np.int32) // 50 * 7 % 24)
     scaled: Floats = np.ldexp(values, depths + np.int32(scale - 23))
     return scaled
-
-
-def _mean(contributions: list[Blocks], weights: list[int]) -> Blocks:
-    factors, divisor = shares(_UNITS, weights)
-    sums = zero_sums(_PARAMETERS)
-    accumulate(sums, contributions, factors)
-    return mean(sums, divisor, _ENCODING)
 
 
 def _trained(gradient: Blocks, kind: str) -> tuple[bytes, bytes]:

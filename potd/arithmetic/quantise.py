@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from potd.arithmetic.bounds import AGGREGATE_BITS, AGGREGATE_CODE_MAX, PAYLOAD_CODE_MAX
+from potd.arithmetic.bounds import AGGREGATE_CODE_MAX, PAYLOAD_CODE_MAX
 from potd.wire.codec import Malformed
+from potd.wire.rules import FINE_BITS
 from potd.wire.tasks import EncodingSpec
 
 Floats = npt.NDArray[np.float32]
@@ -49,10 +50,11 @@ class Grid:
         """The exact size of an encoded vector of so many parameters."""
         return self.blocks(parameters) + parameters * self.dtype.itemsize
 
-    def slices(self, parameters: int) -> Iterator[Slice]:
-        """A vector of so many parameters as rectangles of whole blocks; a shorter last block is one of its own."""
+    def slices(self, parameters: int, elements: int = SLICE_ELEMENTS) -> Iterator[Slice]:
+        """A vector of so many parameters as rectangles of whole blocks, of so many elements if a block has no more; a
+        shorter last block is one of its own."""
         whole, rest = divmod(parameters, self.block)
-        rows = max(1, SLICE_ELEMENTS // self.block)
+        rows = max(1, elements // self.block)
         for first in range(0, whole, rows):
             last = min(first + rows, whole)
             yield Slice(slice(first, last), slice(first * self.block, last * self.block), (last - first, self.block))
@@ -85,7 +87,7 @@ def payload_grid(spec: EncodingSpec) -> Grid:
 
 def aggregate_grid(spec: EncodingSpec) -> Grid:
     """The grid of an aggregate: finer by the bits that its codes are longer, so that no mean saturates."""
-    return Grid(AGGREGATE_CODE_MAX, spec.exponent_min - AGGREGATE_BITS, spec.exponent_max - AGGREGATE_BITS, spec.block)
+    return Grid(AGGREGATE_CODE_MAX, spec.exponent_min - FINE_BITS, spec.exponent_max - FINE_BITS, spec.block)
 
 
 def encode(values: Floats, grid: Grid) -> Blocks:

@@ -7,4 +7,4 @@ from __future__ import annotations
 
 from potd.wire.ids import Digest
 
-GOLDEN: Digest = bytes.fromhex("c7105ba83b23061882d31ed160e2ec4d6ff9f5e4bca4bbc78354227e3b42bdcd")
+GOLDEN: Digest = bytes.fromhex("9809a68ab5563907b536459386704f632cd58ad87f09622b7e50dceec273da5a")

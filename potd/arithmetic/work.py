@@ -7,20 +7,18 @@ from time import monotonic
 
 import numpy as np
 
-from potd.arithmetic.aggregate import accumulate, mean, zero_sums
-from potd.arithmetic.bounds import WEIGHT_ONE, check_bounds
+from potd.arithmetic import robust
+from potd.arithmetic.bounds import check_bounds
 from potd.arithmetic.optimise import from_micro, rate_micro, step
 from potd.arithmetic.quantise import Blocks, Floats, decode_aggregate, decode_payload, to_bytes
-from potd.arithmetic.robust import clip_weights, norm_squared, shares
-from potd.wire.blobs import read_blob, write_blob
+from potd.wire.blobs import map_blob, read_blob, write_blob
 from potd.wire.codec import Malformed
-from potd.wire.ids import NO_BLOB, BlobRef
+from potd.wire.ids import NO_BLOB, BlobRef, digest
 from potd.wire.jobs import Aggregate, Aggregated, Applied, Apply, Failed, Judgement, Payload
 from potd.wire.rounds import Outcome
 from potd.wire.tasks import BINDING_BYTES, TaskSpec, payload_bytes
 
 JOBS: tuple[type[Aggregate] | type[Apply], ...] = (Aggregate, Apply)
-RESIDENT_BYTES = 256 * 1024 * 1024  # of contributions kept in memory at a time, but always at least one
 FLOAT_BYTES = 4
 
 
@@ -50,26 +48,19 @@ def aggregate(job: Aggregate, folder: Path) -> Aggregated:
     if not all(payload.units for payload in job.payloads):
         raise ValueError("a payload that stands for no units")
 
-    resident = max(1, RESIDENT_BYTES // payload_bytes(job.spec))
-    weights, kept = _judged(job, folder, resident)
+    judged = _judged(job, folder)
+    if not judged:
+        judgements = (Judgement(int(Outcome.MALFORMED), 0),) * len(job.payloads)
+        return Aggregated(job.job, judgements, NO_BLOB, NO_BLOB, NO_BLOB, _since(began))
+    average, weights = robust.aggregate(list(judged.values()), job.spec.rule, job.spec.encoding)
+    weight_of = dict(zip(judged, weights, strict=True))
     judgements = tuple(
-        Judgement(int(Outcome.COUNTED), weights[index]) if index in weights else Judgement(int(Outcome.MALFORMED), 0)
+        Judgement(int(Outcome.COUNTED), weight_of[index])
+        if index in weight_of
+        else Judgement(int(Outcome.MALFORMED), 0)
         for index in range(len(job.payloads))
     )
-    if not weights:
-        return Aggregated(job.job, judgements, NO_BLOB, NO_BLOB, NO_BLOB, _since(began))
-
-    factors, divisor = shares([job.payloads[index].units for index in weights], list(weights.values()))
-    sums = zero_sums(job.spec.model.parameters)
-    accumulate(sums, kept, factors[: len(kept)])
-    counted, first = list(weights), len(kept)
-    kept.clear()  # before the next group is read
-    for start in range(first, len(counted), resident):
-        group = [job.payloads[index] for index in counted[start : start + resident]]
-        accumulate(sums, [_payload(job.spec, one, folder) for one in group], factors[start : start + resident])
-
-    average = mean(sums, divisor, job.spec.encoding)
-    del sums
+    del judged
     try:
         model, momentum = _step(job, average, folder)
     except ValueError:
@@ -89,20 +80,17 @@ def apply(job: Apply, folder: Path) -> Applied:
     return Applied(job.job, model, momentum, _since(began))
 
 
-def _judged(job: Aggregate, folder: Path, resident: int) -> tuple[dict[int, int], list[Blocks]]:
-    """The weights of the payloads that count, by position, and the first `resident` of their vectors."""
-    norms: dict[int, int] = {}
-    kept: list[Blocks] = []
+def _judged(job: Aggregate, folder: Path) -> dict[int, robust.Contribution]:
+    """The payloads that count, by position. Their bytes stay in their files, and come and go from memory as needed."""
+    order = digest("order of a round", *(one.blob.root for one in job.payloads))
+    found = {}
     for index, payload in enumerate(job.payloads):
         try:
             vector = _payload(job.spec, payload, folder)
         except Malformed:
             continue
-        norms[index] = norm_squared(vector) if job.spec.rule == "clip" else 0
-        if len(kept) < resident:
-            kept.append(vector)
-    weights = clip_weights(list(norms.values())) if job.spec.rule == "clip" else [WEIGHT_ONE] * len(norms)
-    return dict(zip(norms, weights, strict=True)), kept
+        found[index] = robust.Contribution(vector, payload.units, digest("place in a round", order, payload.binding))
+    return found
 
 
 def _step(job: Aggregate | Apply, gradient: Blocks, folder: Path) -> tuple[BlobRef, BlobRef]:
@@ -121,7 +109,7 @@ def _payload(spec: TaskSpec, payload: Payload, folder: Path) -> Blocks:
     expected = payload_bytes(spec)
     if payload.blob.size != expected:
         raise Malformed(f"a payload of {payload.blob.size} bytes, not {expected}")
-    data = memoryview(read_blob(folder, payload.blob))
+    data = map_blob(folder, payload.blob)
     if data[:BINDING_BYTES] != payload.binding:
         raise Malformed("a payload of another miner, round or model")
     return decode_payload(data[BINDING_BYTES:], spec.model.parameters, spec.encoding)

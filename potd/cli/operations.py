@@ -24,6 +24,7 @@ from potd.cli.text import amount, pairs, size
 from potd.wire.codec import encode
 from potd.wire.genesis import SUPPLY_MAX
 from potd.wire.operations import MEMO_BYTES_MAX
+from potd.wire.rules import rule_text
 
 if TYPE_CHECKING:
     from potd.trainer.task import Prepared
@@ -178,7 +179,7 @@ def _prepared_text(prepared: Prepared, escrow: int) -> str:
             ("data", f"{prepared.manifest.name}, {spec.samples:,} samples, {len(prepared.manifest.training)} shards"),
             ("files", size(sum(ref.size for ref in prepared.refs()))),
             ("rounds", f"{spec.rounds}, of {spec.unit_batch} samples a unit, {spec.miners_min} or more miners"),
-            ("rule", f"{spec.optimiser.kind} on the {spec.rule}, {spec.encoding.kind}"),
+            ("rule", f"{spec.optimiser.kind} on {rule_text(spec.rule)}, {spec.encoding.kind}"),
             ("pay", f"{amount(spec.pay_micro)} a sample, {spec.validators_ppm / 10_000:g} % of it to validators"),
             ("escrow", amount(escrow)),
         ]

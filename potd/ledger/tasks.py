@@ -29,6 +29,7 @@ from potd.wire.envelope import Signed
 from potd.wire.ids import NO_BLOB, NOTHING, digest, short, task_id
 from potd.wire.operations import Enrol, Leave, Submit
 from potd.wire.rounds import MINERS_MAX
+from potd.wire.rules import rule_problems, weight_max
 from potd.wire.tasks import BATCH_SAMPLES_MAX, TaskSpec
 
 # What this protocol number can train. A validator must know every one of them to vote.
@@ -36,10 +37,9 @@ ARCHITECTURES = ("mlp", "cnn")
 LOSSES = ("cross_entropy",)
 OPTIMISERS = ("sgd", "nesterov")
 ENCODINGS = ("int8",)
-RULES = ("mean", "clip")
 RIG_CLASSES = ("float32",)
 
-_CODE_MAX, _WEIGHT_ONE = 127, 65_536  # of an int8 code; of an unclipped contribution by the rule `clip`
+_CODE_MAX = 127  # of an int8 code
 
 # Characters that move the cursor or the text around them. Listed here, for what "printable" means depends on the
 # Unicode tables of whoever runs this, and a receipt must not.
@@ -50,9 +50,8 @@ _CONTROLS = frozenset(
 
 def units_max(spec: TaskSpec) -> int:
     """The most units whose exact sums provably fit 64-bit integers, over all miners of a round."""
-    weight = 1 if spec.rule == "mean" else _WEIGHT_ONE
     span = spec.encoding.exponent_max - spec.encoding.exponent_min
-    return (2**63 - 1) // ((_CODE_MAX * weight) << span)
+    return (2**63 - 1) // ((_CODE_MAX * weight_max(spec.rule)) << span)
 
 
 def escrow_min_micro(spec: TaskSpec) -> int:
@@ -68,11 +67,12 @@ def spec_problems(spec: TaskSpec) -> tuple[str, ...]:
         ("loss", spec.loss, LOSSES),
         ("optimiser", spec.optimiser.kind, OPTIMISERS),
         ("encoding", spec.encoding.kind, ENCODINGS),
-        ("rule", spec.rule, RULES),
         ("rig class", spec.rig_class, RIG_CLASSES),
     ):
         if name not in known:
             problems.append(f"unknown {what}, known: {', '.join(known)}")
+    unsound = rule_problems(spec.rule)
+    problems += unsound
     if any(ord(one) in _CONTROLS for one in spec.name):
         problems.append("a name that cannot be printed")
     if spec.weights.root == NOTHING or spec.weights.size != 4 * spec.model.parameters:
@@ -81,7 +81,7 @@ def spec_problems(spec: TaskSpec) -> tuple[str, ...]:
         problems.append("no manifest")
     if spec.encoding.exponent_min > spec.encoding.exponent_max:
         problems.append(f"exponents from {spec.encoding.exponent_min} down to {spec.encoding.exponent_max}")
-    elif units_max(spec) < spec.miners_min:
+    elif not unsound and units_max(spec) < spec.miners_min:
         problems.append(f"sums of {spec.miners_min} units could overflow, at most {units_max(spec)} units fit")
     if spec.deadline_ticks_min > spec.deadline_ticks_max:
         problems.append(f"a deadline of at least {spec.deadline_ticks_min} and at most {spec.deadline_ticks_max} ticks")

@@ -14,6 +14,7 @@ from potd.wire.blobs import read_blob, write_blob
 from potd.wire.codec import encode
 from potd.wire.ids import BlobRef, digest
 from potd.wire.jobs import Aggregate, Aggregated, Answer, Applied, Apply, Evaluate, Evaluated, Job, Train, Trained
+from potd.wire.rules import CLIP
 from potd.wire.tasks import EncodingSpec, Manifest, ModelSpec, OptimiserSpec, Shard, TaskSpec
 
 MODEL = ModelSpec("mlp", (8, 4), 36)
@@ -78,7 +79,7 @@ def toy_task(folder: Path, rounds: int, **changes: object) -> tuple[TaskSpec, tu
         "loss": "cross_entropy",
         "optimiser": OptimiserSpec("nesterov", 500_000, (200_000,)),
         "encoding": EncodingSpec("int8", 16, -20, 0),
-        "rule": "clip",
+        "rule": CLIP,
         "rig_class": "float32",
         "unit_batch": 8,
         "rounds": rounds,

@@ -7,8 +7,10 @@ A file, with what each key may be (docs/tasks has whole ones):
     [data]        set ("digits", the one carried) or folder (of a manifest and its shards)
     [optimiser]   kind (sgd, nesterov), momentum, rate, schedule (constant, linear, cosine, step), warmup_rounds;
                   rate_end for linear and cosine; step_rounds and step_factor for step
-    [training]    unit_batch, rounds, window_rounds, miners_min, rule (mean, clip), deadline_seconds_min,
-                  deadline_seconds_max, evaluate_every, loss, rig_class
+    [training]    unit_batch, rounds, window_rounds, miners_min, deadline_seconds_min, deadline_seconds_max,
+                  evaluate_every, loss, rig_class
+    [rule]        kind (mean, clip, trimmed, median, centred, krum, multi-krum); faults, radius, iterations and bucket
+                  for those that take them
     [encoding]    kind (int8), block, exponent_min, exponent_max
     [pay]         per_sample, validators_share: decimal numbers or decimal texts
 
@@ -28,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from potd.arithmetic.bounds import ENCODINGS, OPTIMISERS, RULES, check_bounds
+from potd.arithmetic.bounds import ENCODINGS, OPTIMISERS, check_bounds
 from potd.trainer import digits
 from potd.trainer.data import data_set_problems, read_manifest, training_samples
 from potd.trainer.layout import (
@@ -47,9 +49,10 @@ from potd.wire.codec import Malformed, encode
 from potd.wire.genesis import SUPPLY_MAX, TICK_MS
 from potd.wire.ids import NO_BLOB, BlobRef
 from potd.wire.rounds import MINERS_MAX
-from potd.wire.tasks import BATCH_SAMPLES_MAX, EncodingSpec, Manifest, ModelSpec, OptimiserSpec, TaskSpec
+from potd.wire.rules import CLIP, KINDS, RULES
+from potd.wire.tasks import BATCH_SAMPLES_MAX, EncodingSpec, Manifest, ModelSpec, OptimiserSpec, RuleSpec, TaskSpec
 
-MICRO = 1_000_000
+MICRO, MILLI = 1_000_000, 1_000
 UNITS_MAX = 255  # of one miner
 UNITS_TOTAL_MAX = MINERS_MAX * UNITS_MAX  # sums must fit however many enrol
 RATES_MAX = 4096  # entries of a rate table
@@ -205,9 +208,16 @@ class _Table:
 
     def micro(self, key: str, low: str, high: str, default: Any = _REQUIRED) -> int:
         """A decimal in millionths."""
-        scaled = self.decimal(key, low, high, default) * MICRO
+        return self._scaled(key, low, high, default, MICRO, "millionth")
+
+    def milli(self, key: str, low: str, high: str, default: Any = _REQUIRED) -> int:
+        """A decimal in thousandths."""
+        return self._scaled(key, low, high, default, MILLI, "thousandth")
+
+    def _scaled(self, key: str, low: str, high: str, default: Any, scale: int, unit: str) -> int:
+        scaled = self.decimal(key, low, high, default) * scale
         if scaled != int(scaled):
-            self.wrong(key, f"is {scaled / MICRO}, finer than a millionth")
+            self.wrong(key, f"is {scaled / scale}, finer than a {unit}")
         return int(scaled)
 
     def only_if(self, key: str, allowed: bool, why: str) -> None:
@@ -263,7 +273,7 @@ def _prepare(tree: dict[str, Any], home: Path) -> Prepared:
             exponent_min=encoding.integer("exponent_min", -60, 30, -24),
             exponent_max=encoding.integer("exponent_max", -60, 30, -4),
         ),
-        rule=training.text("rule", "clip", RULES),
+        rule=_rule(tables["rule"]),
         rig_class=training.text("rig_class", RIG_CLASSES[0], RIG_CLASSES),
         # So that a miner's batch is within the limit whatever its units.
         unit_batch=training.integer("unit_batch", 1, BATCH_SAMPLES_MAX // UNITS_MAX),
@@ -293,6 +303,23 @@ def _prepare(tree: dict[str, Any], home: Path) -> Prepared:
         raise TaskError(problems)
     assert data is not None
     return Prepared(spec, data.manifest, (encode(data.manifest), weights, *data.shards), data.folder)
+
+
+def _rule(table: _Table) -> RuleSpec:
+    """How contributions become one vector."""
+    kind = table.text("kind", CLIP.kind, RULES)
+    takes = KINDS[kind]
+    for key, taken in (
+        ("faults", takes.faults), ("radius", takes.radius), ("iterations", takes.iterations), ("bucket", takes.bucket)
+    ):  # fmt: skip
+        table.only_if(key, taken, f"is nothing that rule {kind} takes")
+    return RuleSpec(
+        kind=kind,
+        faults_ppm=table.micro("faults", "0.000001", "0.499999", "0.2") if takes.faults else 0,
+        radius_milli=table.milli("radius", "0.001", "1000", "2") if takes.radius else 0,
+        iterations=table.integer("iterations", 1, 16, 3) if takes.iterations else 0,
+        bucket=table.integer("bucket", 1, 255, 1) if takes.bucket else 1,
+    )
 
 
 @dataclass(frozen=True)
@@ -410,4 +437,4 @@ def _shown(value: Any) -> str:
 
 
 _BELONGS = {"rate_end": ("linear", "cosine"), "step_rounds": ("step",), "step_factor": ("step",)}
-_READS = ("model", "data", "optimiser", "training", "encoding", "pay")
+_READS = ("model", "data", "optimiser", "training", "rule", "encoding", "pay")

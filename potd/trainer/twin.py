@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from potd.trainer.data import Samples
 from potd.trainer.layout import Floats, tensors, weights_to_bytes
+from potd.wire.rules import MEAN
 from potd.wire.tasks import ModelSpec, TaskSpec
 
 
@@ -72,7 +73,7 @@ def train_twin(
     spec: TaskSpec, weights: Floats, training: Samples, held_out: Samples, rounds: Sequence[TwinRound]
 ) -> TwinResult:
     """Train from `weights` [parameters] by the rounds given, and score the result on the held-out samples."""
-    assert spec.rule == "mean"
+    assert spec.rule == MEAN
     model = module(spec.model, weights)
     momentum = spec.optimiser.momentum_micro / 1_000_000
     optimiser = torch.optim.SGD(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
+from typing import BinaryIO
 
 from potd.wire.ids import BlobRef
 from potd.wire.merkle import CHUNK_BYTES, blob_leaves, blob_root
@@ -27,14 +29,26 @@ def read_blob(folder: Path, ref: BlobRef) -> bytes:
     """The bytes of a blob that was verified when it came in: only its size is looked at again.
 
     Raises OSError: FileNotFoundError if it is not here, otherwise with a sentence if its size is wrong."""
-    with blob_path(folder, ref).open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        if size != ref.size:
-            raise OSError(f"blob {ref.root.hex()} is a file of {size} bytes, not {ref.size}")
+    with _opened(folder, ref) as file:
         data = file.read(ref.size)
     if len(data) != ref.size:
         raise OSError(f"blob {ref.root.hex()} ended after {len(data)} of {ref.size} bytes")
     return data
+
+
+def map_blob(folder: Path, ref: BlobRef) -> memoryview:
+    """The bytes of a blob of at least one, left in its file until they are looked at. Raises OSError as `read_blob`."""
+    with _opened(folder, ref) as file:
+        return memoryview(mmap(file.fileno(), ref.size, access=ACCESS_READ))
+
+
+def _opened(folder: Path, ref: BlobRef) -> BinaryIO:
+    file = blob_path(folder, ref).open("rb")
+    size = os.fstat(file.fileno()).st_size
+    if size != ref.size:
+        file.close()
+        raise OSError(f"blob {ref.root.hex()} is a file of {size} bytes, not {ref.size}")
+    return file
 
 
 def write_blob(folder: Path, data: bytes | memoryview) -> BlobRef:

@@ -43,6 +43,20 @@ class EncodingSpec:
     exponent_max: Annotated[int, Range(-60, 30)]
 
 
+@message(26)
+@dataclass(frozen=True)
+class RuleSpec:
+    """How contributions become one vector; `rules` says what each kind makes of its parameters.
+
+    What a kind has no use for is 0, and a bucket of 1 contribution is none."""
+
+    kind: Annotated[str, Size(1, 16)]  # mean, clip, trimmed, median, centred, krum, multi-krum
+    faults_ppm: Annotated[int, Range(0, 499_999)]  # of the units: so many may be an attacker's
+    radius_milli: U32  # how far a contribution counts in full, in thousandths of the median distance
+    iterations: Annotated[int, Range(0, 16)]
+    bucket: Annotated[int, Range(1, 255)]  # contributions whose mean is one contribution to the rule
+
+
 @message(23)
 @dataclass(frozen=True)
 class TaskSpec:
@@ -56,7 +70,7 @@ class TaskSpec:
     loss: Annotated[str, Size(1, 32)]  # cross_entropy
     optimiser: OptimiserSpec
     encoding: EncodingSpec
-    rule: Annotated[str, Size(1, 32)]  # mean, clip
+    rule: RuleSpec
     rig_class: Annotated[str, Size(1, 32)]  # float32
     unit_batch: Annotated[int, Range(1, 65_536)]  # samples a unit
     rounds: Annotated[int, Range(1, 2**32)]

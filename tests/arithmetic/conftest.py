@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from potd.wire.ids import NO_BLOB
+from potd.wire.rules import MEAN
 from potd.wire.tasks import EncodingSpec, ModelSpec, OptimiserSpec, TaskSpec
 
 
@@ -20,7 +21,7 @@ def spec() -> TaskSpec:
         loss="cross_entropy",
         optimiser=OptimiserSpec("nesterov", 900_000, (500_000,)),
         encoding=EncodingSpec("int8", 64, -28, -10),
-        rule="mean",
+        rule=MEAN,
         rig_class="float32",
         unit_batch=4,
         rounds=10,

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from potd.arithmetic import exercise, optimise, quantise, robust
+from potd.arithmetic import exercise, optimise, order, quantise, robust
 from potd.arithmetic.quantise import Floats
 from potd.arithmetic.selftest import GOLDEN
 
@@ -48,9 +48,16 @@ def test_a_momentum_that_is_fused_or_flushed_is_noticed(monkeypatch: pytest.Monk
 
 
 def test_a_weight_that_is_one_off_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def off(squares: list[int]) -> list[int]:
-        weights = robust.clip_weights(squares)
+    def off(*arguments: object) -> list[int]:
+        weights = clip_weights(*arguments)  # type: ignore[arg-type]  # passes on what it was given
         return [weights[0] - 1, *weights[1:]]
 
-    monkeypatch.setattr(exercise, "clip_weights", off)
+    clip_weights = robust.clip_weights
+    monkeypatch.setattr(robust, "clip_weights", off)
+    assert exercise.exercise() != GOLDEN
+
+
+def test_an_exchange_that_is_left_out_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = order._network
+    monkeypatch.setattr(order, "_network", lambda count: network(count)[:-1])
     assert exercise.exercise() != GOLDEN

@@ -13,18 +13,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from potd.arithmetic import work
-from potd.arithmetic.aggregate import accumulate, mean, zero_sums
 from potd.arithmetic.optimise import from_micro, rate_micro, step
 from potd.arithmetic.quantise import decode_aggregate, decode_payload, encode_payload, to_bytes
-from potd.arithmetic.robust import clip_weights, norm_squared, shares
+from potd.arithmetic.robust import Contribution, aggregate
 from potd.arithmetic.selftest import GOLDEN
 from potd.wire.blobs import blob_path, blob_ref, read_blob, write_blob
 from potd.wire.frames import framed, read_frame, write_frame
 from potd.wire.ids import NO_BLOB, BlobRef, digest
 from potd.wire.jobs import Aggregate, Aggregated, Applied, Apply, Failed, Judgement, Payload, Ready
 from potd.wire.rounds import Outcome
-from potd.wire.tasks import OptimiserSpec, TaskSpec
+from potd.wire.rules import CLIP, MEAN
+from potd.wire.tasks import OptimiserSpec, RuleSpec, TaskSpec
 
 
 @dataclass(frozen=True)
@@ -92,21 +91,25 @@ def timeless(answer: Aggregated | Applied | Failed | None) -> Aggregated | Appli
     return answer if answer is None or isinstance(answer, Failed) else replace(answer, milliseconds=0)
 
 
-@pytest.mark.parametrize("rule", ["mean", "clip"])
-def test_a_round_comes_to_what_the_rule_says(worker: Worker, folder: Path, spec: TaskSpec, rule: str) -> None:
+@pytest.mark.parametrize("rule", [MEAN, CLIP, RuleSpec("median", 0, 0, 0, 2)])
+def test_a_round_comes_to_what_the_rule_says(worker: Worker, folder: Path, spec: TaskSpec, rule: RuleSpec) -> None:
     task = replace(spec, rule=rule, optimiser=OptimiserSpec("nesterov", 900_000, (500_000, 100_000)))
-    payloads = [payload(folder, task, 10 + units, units, 1e-3 * units**2) for units in (1, 2, 3, 7)]
+    payloads = [payload(folder, task, 10 + units, units, 1e-3 / units**2) for units in (1, 2, 3, 7)]
     model, momentum = model_blob(folder), model_blob(folder, seed=2)
     told = worker.ask(Aggregate(5, task, 6, model, momentum, tuple(payloads)))
     assert isinstance(told, Aggregated)
 
-    vectors = [decode_payload(read_blob(folder, one.blob)[32:], 1000, task.encoding) for one in payloads]
-    weights = clip_weights([norm_squared(one) for one in vectors]) if rule == "clip" else [65_536] * 4
-    assert (rule == "clip") == (min(weights) < 65_536)
-    factors, divisor = shares([1, 2, 3, 7], weights)
-    sums = zero_sums(1000)
-    accumulate(sums, vectors, factors)
-    average = mean(sums, divisor, task.encoding)
+    order = digest("order of a round", *(one.blob.root for one in payloads))
+    contributions = [
+        Contribution(
+            decode_payload(read_blob(folder, one.blob)[32:], 1000, task.encoding),
+            one.units,
+            digest("place in a round", order, one.binding),
+        )
+        for one in payloads
+    ]
+    average, weights = aggregate(contributions, rule, task.encoding)
+    assert (rule == CLIP) == (min(weights) < 65_536)
     assert read_blob(folder, told.aggregate) == to_bytes(average)
 
     theta, velocity = floats(1, 1.0), floats(2, 1.0)
@@ -132,7 +135,7 @@ def test_applying_the_aggregate_gives_the_model_of_those_who_aggregated(
 def test_the_order_of_payloads_changes_only_the_order_of_judgements(
     worker: Worker, folder: Path, spec: TaskSpec
 ) -> None:
-    task = replace(spec, rule="clip")
+    task = replace(spec, rule=CLIP)
     payloads = [payload(folder, task, 30 + index, index + 1, 10.0 ** (index - 5)) for index in range(5)]
     one = worker.ask(Aggregate(1, task, 0, model_blob(folder), NO_BLOB, tuple(payloads)))
     other = worker.ask(Aggregate(1, task, 0, model_blob(folder), NO_BLOB, tuple(payloads[::-1])))
@@ -168,24 +171,11 @@ def test_a_payload_of_another_miner_or_round_is_worth_nothing(worker: Worker, fo
 
 
 def test_nothing_follows_if_no_payload_counts(worker: Worker, folder: Path, spec: TaskSpec) -> None:
-    for rule in ("mean", "clip"):
+    for rule in (MEAN, CLIP):
         bad = Payload(write_blob(folder, b"no gradient"), 1, BINDING)
         told = worker.ask(Aggregate(9, replace(spec, rule=rule), 0, model_blob(folder), NO_BLOB, (bad, bad)))
         judgements = (Judgement(Outcome.MALFORMED, 0),) * 2
         assert timeless(told) == Aggregated(9, judgements, NO_BLOB, NO_BLOB, NO_BLOB, 0)
-
-
-def test_more_than_fits_in_memory_at_a_time_comes_to_the_same_bytes(
-    folder: Path, spec: TaskSpec, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    task = replace(spec, rule="clip")
-    bad = Payload(write_blob(folder, bytes(7)), 9, BINDING)
-    payloads = [payload(folder, task, 50 + index, index + 1, 10.0 ** (index / 2 - 5)) for index in range(7)]
-    job = Aggregate(1, task, 0, model_blob(folder), NO_BLOB, (*payloads[:2], bad, *payloads[2:]))
-    whole = work.answer(job, folder)
-    for resident_bytes in (1, 2100, 3200, 6500):
-        monkeypatch.setattr(work, "RESIDENT_BYTES", resident_bytes)
-        assert timeless(work.answer(job, folder)) == timeless(whole)
 
 
 def test_what_cannot_be_done_is_failed_with_a_reason_and_the_worker_lives_on(
@@ -205,7 +195,7 @@ def test_what_cannot_be_done_is_failed_with_a_reason_and_the_worker_lives_on(
         replace(good, model=missing): f"no such blob here: {missing.root.hex()}",
         replace(good, model=torn): f"blob {torn.root.hex()} is a file of 4 bytes, not 4000",
         replace(good, payloads=(Payload(one.blob, 0, BINDING),)): "a payload that stands for no units",
-        replace(good, spec=replace(spec, rule="krum")): "unknown rule 'krum', known: mean, clip",
+        replace(good, spec=replace(spec, rule=replace(MEAN, bucket=2))): "rule mean takes no bucket",
         replace(good, spec=wide): "sums could overflow: 59 exponents leave room for 0 units by rule 'mean', not 1",
         apply: "10 bytes, not 2016",
         replace(apply, aggregate=missing): f"no such blob here: {missing.root.hex()}",

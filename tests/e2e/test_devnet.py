@@ -46,7 +46,6 @@ unit_batch = 32
 rounds = {rounds}
 window_rounds = 5
 miners_min = 2
-rule = "clip"
 deadline_seconds_min = 1
 deadline_seconds_max = 20
 evaluate_every = 7

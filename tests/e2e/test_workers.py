@@ -40,10 +40,11 @@ unit_batch = 128
 rounds = {ROUNDS}
 window_rounds = 5
 miners_min = 1
-rule = "mean"
 deadline_seconds_min = 20  # a worker that dies is back long before
 deadline_seconds_max = 30
 evaluate_every = 0
+[rule]
+kind = "mean"
 [encoding]
 kind = "int8"
 block = 256

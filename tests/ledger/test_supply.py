@@ -15,6 +15,8 @@ from potd.wire.consensus import Commit
 from potd.wire.envelope import Signed, Signer
 from potd.wire.ids import NO_BLOB, account_id, digest
 from potd.wire.rounds import Measured, Named, Outcome, Step
+from potd.wire.rules import CLIP
+from potd.wire.tasks import RuleSpec
 from tests.ledger.world import BOND, PEOPLE, VALIDATORS, World, blob, spec
 
 people = st.integers(0, PEOPLE - 1)
@@ -72,7 +74,7 @@ class AnyHistory(RuleBasedStateMachine):
 
     @rule(who=people, amount=amounts, skew=skews, sane=st.booleans(), pay=st.sampled_from([0, 7, 1003, 10**17]))
     def submit(self, who: int, amount: int, skew: int, sane: bool, pay: int) -> None:
-        of = spec(rounds=3, pay_micro=pay, rule="clip" if sane else "none", validators_ppm=999_999)
+        of = spec(rounds=3, pay_micro=pay, rule=CLIP if sane else RuleSpec("none", 0, 0, 0, 1), validators_ppm=999_999)
         self.pending.append(self.world.submit(who, amount, of, nonce=self.nonce(who, skew)))
 
     @rule(who=people, pick=picks, units=st.sampled_from([1, 1, 2, 255]), skew=skews)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ from potd.ledger.tasks import escrow_min_micro, spec_problems, units_max
 from potd.wire.codec import encode
 from potd.wire.ids import NO_BLOB, NOTHING, BlobRef, short, task_id
 from potd.wire.rounds import Outcome
-from potd.wire.tasks import EncodingSpec, ModelSpec, OptimiserSpec
+from potd.wire.rules import CLIP, MEAN
+from potd.wire.tasks import EncodingSpec, ModelSpec, OptimiserSpec, RuleSpec
 from tests.ledger.world import BALANCE, World, blob, spec
 
 
@@ -47,7 +49,12 @@ def test_an_escrow_must_pay_one_round_and_be_there() -> None:
     ("changes", "problem"),
     [
         ({"loss": "hinge"}, "unknown loss, known: cross_entropy"),
-        ({"rule": "krum"}, "unknown rule, known: mean, clip"),
+        (
+            {"rule": RuleSpec("bulyan", 0, 0, 0, 1)},
+            "unknown rule, known: mean, clip, trimmed, median, centred, krum, multi-krum",
+        ),
+        ({"rule": RuleSpec("krum", 0, 0, 0, 1)}, "rule krum without faults"),
+        ({"rule": RuleSpec("median", 0, 2_000, 0, 1)}, "rule median takes no radius"),
         ({"rig_class": "bf16"}, "unknown rig class, known: float32"),
         ({"name": "a\nb"}, "a name that cannot be printed"),
         ({"model": ModelSpec("gpt", (3, 2), 10)}, "unknown model, known: mlp, cnn"),
@@ -76,12 +83,12 @@ def test_a_spec_that_cannot_be_trained_is_refused_with_its_reason(changes: dict[
 
 
 def test_every_problem_of_a_spec_is_said() -> None:
-    bad = spec(loss="hinge", rule="krum", manifest=NO_BLOB)
+    bad = spec(loss="hinge", rule=replace(MEAN, bucket=2), manifest=NO_BLOB)
     assert len(spec_problems(bad)) == 3
 
 
 def test_the_most_units_are_the_most_whose_sums_fit_63_bits() -> None:
-    for rule, weight in (("mean", 1), ("clip", 65_536)):
+    for rule, weight in ((MEAN, 1), (CLIP, 65_536)):
         for least, most in ((-20, 0), (-40, -10), (0, 0)):
             of = spec(rule=rule, encoding=EncodingSpec("int8", 256, least, most))
             one = 127 * weight * 2 ** (most - least)

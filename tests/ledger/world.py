@@ -27,6 +27,7 @@ from potd.wire.operations import (
     Transfer,
 )
 from potd.wire.rounds import Commitment, Contribution, Evaluation, Measured, Named, Outcome, Report, Seal, Step, Update
+from potd.wire.rules import MEAN
 from potd.wire.tasks import EncodingSpec, ModelSpec, OptimiserSpec, TaskSpec, payload_bytes
 
 VALIDATORS = 4
@@ -73,7 +74,7 @@ def spec(**changes: Any) -> TaskSpec:
         "loss": "cross_entropy",
         "optimiser": OptimiserSpec("nesterov", 900_000, (500_000,)),
         "encoding": EncodingSpec("int8", 256, -20, 0),
-        "rule": "mean",
+        "rule": MEAN,
         "rig_class": "float32",
         "unit_batch": 8,
         "rounds": 12,

@@ -16,6 +16,7 @@ from potd.wire.envelope import Signer
 from potd.wire.ids import Key, TaskId, account_id, digest
 from potd.wire.jobs import Train
 from potd.wire.operations import Transfer
+from potd.wire.rules import MEAN
 
 
 def done(world: World, task: TaskId) -> None:
@@ -155,7 +156,7 @@ def test_a_group_of_any_size_trains(tmp_path: Path, size: int) -> None:
 
 def test_two_tasks_are_trained_at_once(tmp_path: Path) -> None:
     world = World(tmp_path, seed=5)
-    tasks = [world.submit(rounds=8), world.submit(rounds=6, name="another", rule="mean")]
+    tasks = [world.submit(rounds=8), world.submit(rounds=6, name="another", rule=MEAN)]
     for task in tasks:
         done(world, task)
     same_everywhere(world)

@@ -15,6 +15,7 @@ from potd.rounds.validator import Validator
 from potd.wire.envelope import Signed, Signer, Verified
 from potd.wire.ids import NO_BLOB, NOTHING, BlobRef, account_id, digest
 from potd.wire.rounds import Commitment, Draft, Measured, Report, Step, positions
+from potd.wire.rules import CLIP
 from potd.wire.tasks import EncodingSpec, ModelSpec, OptimiserSpec, TaskSpec, payload_bytes
 
 NETWORK = digest("network")
@@ -42,7 +43,7 @@ SPEC = TaskSpec(
     loss="cross_entropy",
     optimiser=OptimiserSpec("nesterov", 500_000, (200_000,)),
     encoding=EncodingSpec("int8", 16, -20, 0),
-    rule="clip",
+    rule=CLIP,
     rig_class="float32",
     unit_batch=8,
     rounds=100,

@@ -18,6 +18,7 @@ from potd.runtime.workers import JOBS_WAITING_MAX, Worker, WorkerCommand, Worker
 from potd.wire.frames import framed
 from potd.wire.ids import NO_BLOB, NOTHING, BlobRef
 from potd.wire.jobs import Apply, Evaluated, Failed, Job, Ready, Train
+from potd.wire.rules import MEAN
 from potd.wire.tasks import EncodingSpec, ModelSpec, OptimiserSpec, TaskSpec
 
 SPEC = TaskSpec(
@@ -29,7 +30,7 @@ SPEC = TaskSpec(
     loss="cross_entropy",
     optimiser=OptimiserSpec("sgd", 0, (1,)),
     encoding=EncodingSpec("int8", 16, -30, 0),
-    rule="mean",
+    rule=MEAN,
     rig_class="float32",
     unit_batch=1,
     rounds=1,

@@ -12,6 +12,7 @@ from potd.trainer.layout import model_spec, weights_to_bytes
 from potd.trainer.weights import initial_weights
 from potd.wire.blobs import write_blob
 from potd.wire.codec import encode
+from potd.wire.rules import MEAN
 from potd.wire.tasks import EncodingSpec, Manifest, OptimiserSpec, TaskSpec
 
 
@@ -42,7 +43,7 @@ def spec(blobs: Path, manifest: Manifest) -> TaskSpec:
         loss="cross_entropy",
         optimiser=OptimiserSpec("nesterov", 900_000, (500_000,)),
         encoding=EncodingSpec("int8", 256, -24, -4),
-        rule="mean",
+        rule=MEAN,
         rig_class="float32",
         unit_batch=64,
         rounds=130,
