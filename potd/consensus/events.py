@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from potd.wire.blocks import Batch, Certificate, Header
-from potd.wire.consensus import Prepared, Word
+from potd.wire.consensus import Prepared, Recollect, Word
 from potd.wire.envelope import Signed, Verified
 from potd.wire.ids import Digest, Key
 
@@ -25,6 +25,15 @@ class Received:
     """A validator said this."""
 
     message: Verified[Word]
+
+
+@dataclass(frozen=True)
+class Recollecting:
+    """A validator has started and asks what it said last. `reports` names those of its reports that go before our
+    answer."""
+
+    message: Verified[Recollect]
+    reports: tuple[Digest, ...]
 
 
 @dataclass(frozen=True)
@@ -89,7 +98,9 @@ class Certificated:
     certificate: Certificate
 
 
-Input = Ticked | Received | Held | Proposed | Awaited | Settled | Judged | Executed | Ending | Certificated
+Input = (
+    Ticked | Received | Recollecting | Held | Proposed | Awaited | Settled | Judged | Executed | Ending | Certificated
+)
 
 # Effects
 

@@ -32,6 +32,7 @@ from potd.consensus.events import (
     Persist,
     Proposed,
     Received,
+    Recollecting,
     Reject,
     Send,
     Settled,
@@ -184,6 +185,8 @@ class Replica:
                 return self._on_tick(timed)
             case Received(message):
                 return self._on_message(message)
+            case Recollecting(message, reports):
+                return self._on_recollect(message, reports)
             case Held(digest, batch):
                 return self._on_batch(digest, batch)
             case Proposed(digest, batch):
@@ -226,8 +229,6 @@ class Replica:
                 return self._on_new_view(message)
             case Status():
                 return self._on_status(message)
-            case Recollect():
-                return self._on_recollect(message)
             case Recollected():
                 return self._on_recollected(message)
             case Refusal():
@@ -828,10 +829,10 @@ class Replica:
         question = self.signer.sign(past.question)
         return [Send(key, question) for key in past.asked()]
 
-    def _on_recollect(self, message: Verified[Recollect]) -> list[Effect]:
+    def _on_recollect(self, message: Verified[Recollect], reports: tuple[Digest, ...]) -> list[Effect]:
         """Also while we ask ourselves: a whole network that starts at once would wait for ever otherwise."""
         peer, boot = message.sender, message.body.boot
-        if peer == self.key or peer in self._told:
+        if peer == self.key or peer in self._told or peer not in self.group:
             return []
         self._told.add(peer)
         left = self._view_changes.get(peer)
@@ -839,7 +840,7 @@ class Replica:
             peer, self._log, self._checkpoints, self.stable, left.signed if left is not None else None, self._new_view
         )
         certificate = (least(self.certificate, self.group),) if self.certificate is not None else ()
-        return [Send(peer, self.signer.sign(Recollected(boot, peer, certificate, words)))]
+        return [Send(peer, self.signer.sign(Recollected(boot, peer, certificate, words, reports)))]
 
     def _on_recollected(self, message: Verified[Recollected]) -> list[Effect]:
         past = self._recollection

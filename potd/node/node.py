@@ -53,7 +53,15 @@ from potd.wire.blocks import (
     validators_digest,
 )
 from potd.wire.codec import Malformed, decode, encode
-from potd.wire.consensus import Prepared, Proposal, Recollect, Status
+from potd.wire.consensus import (
+    REPORTS_SHOWN,
+    Prepared,
+    Proposal,
+    Recollect,
+    Recollected,
+    Status,
+    report_name,
+)
 from potd.wire.envelope import Signed, Signer, Verified, verify
 from potd.wire.genesis import Genesis, Parameters, genesis_digest
 from potd.wire.ids import NO_BLOB, AccountId, BlobRef, Digest, Key, TaskId, account_id, short
@@ -75,6 +83,7 @@ from potd.wire.transfer import Part, Snapshot, WantPart, WantSnapshot
 
 CERTIFICATE_TICKS = 20  # how long a backup leaves it to the primary to gossip a certificate
 SILENT_NOTE = "silent"  # the height that must be stable before a restored home votes again, remembered over restarts
+ECHOES_MAX = 8 * REPORTS_SHOWN  # reports and drafts of ours that others show us
 IN_FLIGHT_MAX = 4  # sequence numbers given out at once: enough to overlap agreement with agreement
 OPERATIONS_TOGETHER = 64  # while a batch is in flight: then agreement, for all together, costs less than they do
 GATHERED_MIN = 4  # operations that are worth waiting for; for fewer, agreement on each costs what it costs
@@ -167,6 +176,7 @@ class Node:
         self._unpublished: tuple[Certificate, int] | None = None
         self._noted_era = restored.notes.get(ERA_NOTE, b"")
         self._expected = (0, 0)  # how many operations may come together after the newest batch, and its tick
+        self._echoes: set[Digest] = set()  # our own reports and drafts that others have shown us since we started
         self._trusted = False  # whether our arithmetic has passed its self-test
         self._workers: set[str] = set()
         self._wanted: dict[BlobRef, set[TaskId]] = {}  # blobs being fetched, and for which tasks
@@ -373,18 +383,39 @@ class Node:
             case Commitment():
                 return self._rounds_said(peer, self._desks.heard(message))
             case Report():
+                self._echo(message)
                 return self._rounds_said(peer, self._desks.reported(message))
             case Draft():
+                self._echo(message)
                 return self._rounds_said(peer, self._desks.drafted(message))
             case Transfer() | Submit() | Enrol() | Leave() | Stand() | Back() | Resign() | Rekey() | Accuse():
                 return self._on_operation(message, ours=False)
             case Recollect() | Status() if peer != message.sender:
                 # Each asks for itself: an old question that others repeat would use up the answer to a new one.
                 return [out.Refuse(peer, f"another's {'recollection' if isinstance(body, Recollect) else 'status'}")]
+            case Recollect() if self.replica is not None:
+                return self._recollect(message)
+            case Recollected() if not self._echoes.issuperset(body.reports):
+                return [out.Ignore("answer to a recollection that came before what it names")]
             case _:
                 if self.replica is not None:
                     return self._from_consensus(self.replica.step(pbft.Received(message)))
                 return self._show_behind(peer, body) if isinstance(body, Status) else []
+
+    def _recollect(self, message: Verified[Recollect]) -> list[Effect]:
+        """Show a validator that has started its reports and drafts again, then answer: a home that has forgotten them
+        must not make others."""
+        assert self.replica is not None
+        said = self._desks.said_by(message.sender)[:REPORTS_SHOWN]
+        answer = self.replica.step(pbft.Recollecting(message, tuple(report_name(one) for one in said)))
+        shown: list[Effect] = [out.Send(message.sender, encode(one)) for one in said] if answer else []
+        return shown + self._from_consensus(answer)
+
+    def _echo(self, message: Verified[Report] | Verified[Draft]) -> None:
+        """Others show us what we said ourselves: remembered until we may speak."""
+        silent = self.replica is not None and self.replica.silent
+        if silent and message.sender == self.signer.key and len(self._echoes) < ECHOES_MAX:
+            self._echoes.add(report_name(message.signed))
 
     def _show_behind(self, peer: Key, theirs: Status) -> list[Effect]:
         """A validator that is behind asks those whom it takes for validators, and they may all have given up their
@@ -539,6 +570,7 @@ class Node:
                 note = out.Note(SILENT_NOTE, height.to_bytes(8, "big"))
                 return [note, self._log(silence_text(height), logging.WARNING)]
             case pbft.Speak(restored):
+                self._echoes.clear()
                 text = "votes again" if restored else "a quorum holds no vote of ours that this home lacks"
                 effects: list[Effect] = [out.Note(SILENT_NOTE, b"")] if restored else []
                 return [*effects, self._log(text), *self._from_rounds(self._desks.speak(restored))]

@@ -14,7 +14,7 @@ from potd.rounds.part import Part, Roles, note_names, record_fault
 from potd.rounds.plan import Window
 from potd.rounds.tally import Electorate
 from potd.wire.codec import Malformed, decode
-from potd.wire.envelope import Verified
+from potd.wire.envelope import Signed, Verified
 from potd.wire.ids import NO_BLOB, BlobRef, Key, TaskId
 from potd.wire.jobs import Aggregated, Answer, Applied, Trained
 from potd.wire.rounds import Commitment, Draft, Evaluation, Report, Seal, Update
@@ -150,6 +150,10 @@ class Desks:
 
     def reported(self, message: Verified[Report]) -> tuple[list[Marked], str]:
         return self._said(message.body.task, lambda part: part.on_report(message))
+
+    def said_by(self, key: Key) -> list[Signed]:
+        """A validator's reports and drafts on rounds that are not past, as far as they were heard here."""
+        return [one for _, part in sorted(self.parts.items()) for one in part.said_by(key)]
 
     def drafted(self, message: Verified[Draft]) -> tuple[list[Marked], str]:
         return self._said(message.body.task, lambda part: part.on_draft(message))

@@ -103,6 +103,15 @@ class Evaluator:
             del self._reports[old]
         return self.advance(), ""
 
+    def said_by(self, key: Key) -> list[Signed]:
+        """A validator's evaluations that are kept here."""
+        return [by_key[key].signed for _, by_key in sorted(self._reports.items()) if key in by_key]
+
+    def _said(self, number: int) -> bool:
+        """Whether we have reported on this model or a later one, as we remember it or as others show us: a report is
+        final."""
+        return any(done >= number and self._signer.key in by_key for done, by_key in self._reports.items())
+
     def _due(self, view: View, number: int) -> bool:
         every = view.spec.evaluate_every
         return every > 0 and (number % every == 0 or number >= view.spec.rounds or view.phase == Phase.DONE)
@@ -153,8 +162,8 @@ class Evaluator:
             return []
         if not self._trainer:
             self._scored = view.round
-            if self._own is not None and self._own.body.round >= view.round:
-                return []  # said before a restart; a report is final
+            if self._said(view.round):
+                return []
             return self._share(Report(view.task, view.round, Step.EVALUATION.value, (), (), ()))
         opened = self._opened
         needed: tuple[BlobRef, ...] = (view.model, *opened.held_out) if opened is not None else ()
@@ -166,8 +175,8 @@ class Evaluator:
 
     def _report(self, number: int, scored: Evaluated) -> list[Effect]:
         assert self._view is not None
-        if self._own is not None and self._own.body.round >= number:
-            return []  # said before a restart; a report is final
+        if self._said(number):
+            return []
         measured = Measured(number, scored.correct, scored.samples, scored.loss_micro)
         body = Report(self._view.task, number, Step.EVALUATION.value, (), (), (measured,))
         return self._share(body) + self.advance()

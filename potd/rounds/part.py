@@ -11,7 +11,7 @@ from potd.rounds.keeper import Desk, Keeper
 from potd.rounds.miner import Miner, commitment_note
 from potd.rounds.tally import Electorate, seal_fault
 from potd.rounds.validator import Validator, draft_note, report_note
-from potd.wire.envelope import Signer, Verified
+from potd.wire.envelope import Signed, Signer, Verified
 from potd.wire.ids import AccountId, BlobRef, Key, TaskId
 from potd.wire.jobs import Answer
 from potd.wire.rounds import Commitment, Draft, Evaluation, Report, Seal, Step, Update
@@ -183,6 +183,12 @@ class Part:
         if message.body.step == Step.EVALUATION:
             return self.evaluator.on_report(message)
         return self.validator.on_report(message)
+
+    def said_by(self, key: Key) -> list[Signed]:
+        """What a validator has reported and drafted, as far as it matters yet."""
+        if self.validator is None or self.evaluator is None:
+            return []
+        return self.validator.said_by(key) + self.evaluator.said_by(key)
 
     def on_draft(self, message: Verified[Draft]) -> tuple[list[Effect], str]:
         return self.validator.on_draft(message) if self.validator is not None else ([], "")

@@ -275,6 +275,11 @@ class Validator:
             return two_words(first, message, "made two reports on one step", self._signer.key), ""
         return self.advance(), ""
 
+    def said_by(self, key: Key) -> list[Signed]:
+        """A validator's reports and newest draft that are kept here."""
+        reports = [by_key[key].signed for _, by_key in sorted(self._reports.items()) if key in by_key]
+        return reports + ([self._drafts[key][0].signed] if key in self._drafts else [])
+
     def on_draft(self, message: Verified[Draft]) -> tuple[list[Effect], str]:
         view, body = self._view, message.body
         number, primary = self._lead
@@ -427,8 +432,8 @@ class Validator:
         ]
 
     def _reported(self, view: View, step: Step) -> bool:
-        own = self._own.get(step)
-        return own is not None and own.body.round == view.round
+        """Whether we have, as we remember it or as others show us: then it is said, and no other will be."""
+        return self._signer.key in self._reports.get((view.round, step), {})
 
     # Seal
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from potd.wire.blocks import Batch, Certificate, Header
-from potd.wire.codec import U63, Size, message
+from potd.wire.codec import U63, Size, encode, message
 from potd.wire.envelope import PAYLOAD_BYTES_MAX, Attestation, Signature, Signed
-from potd.wire.ids import Digest, Key
+from potd.wire.ids import Digest, Key, digest
 from potd.wire.rounds import VALIDATORS_MAX
 
 IN_FLIGHT_MAX = 1024  # sequence numbers between the watermarks
@@ -135,18 +135,26 @@ class Recollect:
 
 VOTES_A_SLOT = 5  # of one replica, the newest of each: order, agreement, commitment, refusal, header
 NEWEST_SHOWN = 3  # and its newest header, view change and new view of all
+REPORTS_SHOWN = 1024  # reports and drafts of its on rounds that are not past
 
 
 @message(70)
 @dataclass(frozen=True)
 class Recollected:
     """What we hold of the asker's words above our stable checkpoint, which the certificate proves: of each kind the
-    newest for each seq; and its newest header, view change and new view."""
+    newest for each seq; and its newest header, view change and new view. `reports` names the asker's reports and drafts
+    that were sent to it before this, as they were heard: see `report_name`."""
 
     boot: Digest
     asker: Key
     certificate: Annotated[tuple[Certificate, ...], Size(0, 1)]  # of our stable checkpoint; none at genesis
     votes: Annotated[tuple[Signed, ...], Size(0, VOTES_A_SLOT * IN_FLIGHT_MAX + NEWEST_SHOWN)]
+    reports: Annotated[tuple[Digest, ...], Size(0, REPORTS_SHOWN)]
+
+
+def report_name(signed: Signed) -> Digest:
+    """What a report or draft is called where it is not shown."""
+    return digest("report", encode(signed))
 
 
 def recollected_bytes(validators: int, window: int) -> int:
@@ -154,7 +162,13 @@ def recollected_bytes(validators: int, window: int) -> int:
     quorum = (validators + (validators - 1) // 3 + 2) // 2
     certificate = 512 + quorum * ATTESTATION_BYTES
     view_change = certificate + window * (256 + quorum * ATTESTATION_BYTES)
-    return new_view_bytes(validators, window) + view_change + window * VOTES_A_SLOT * VOTE_BYTES + certificate + 1024
+    return (
+        new_view_bytes(validators, window)
+        + view_change
+        + window * VOTES_A_SLOT * VOTE_BYTES
+        + certificate
+        + 40 * REPORTS_SHOWN
+    )
 
 
 def can_change_views(validators: int, window: int) -> bool:

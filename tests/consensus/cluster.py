@@ -36,6 +36,7 @@ from potd.consensus.events import (
     Persist,
     Proposed,
     Received,
+    Recollecting,
     Reject,
     Send,
     Settled,
@@ -47,7 +48,7 @@ from potd.consensus.quorum import Group, certificate_fault
 from potd.consensus.replica import Replica
 from potd.wire.blocks import NULL, Batch, Certificate, Header, batch_digest, header_digest
 from potd.wire.codec import Malformed, decode
-from potd.wire.consensus import WORDS, Commit, NewView, Prepare, PrePrepare, Refusal, Status, ViewChange
+from potd.wire.consensus import WORDS, Commit, NewView, Prepare, PrePrepare, Recollect, Refusal, Status, ViewChange
 from potd.wire.envelope import Signed, Signer, Verified, verify
 from potd.wire.ids import NOTHING, Digest, Key, digest
 
@@ -65,6 +66,11 @@ def signer(index: int, network: Digest = NETWORK) -> Signer:
 
 def group(size: int) -> Group:
     return Group(NETWORK, tuple(signer(index).key for index in range(size)))
+
+
+def heard(message: Verified[Any]) -> Received | Recollecting:
+    """As the node tells it: a question of a start comes with what goes before the answer."""
+    return Recollecting(message, ()) if isinstance(message.body, Recollect) else Received(message)
 
 
 def batch_of(*operations: bytes) -> Batch:
@@ -484,7 +490,7 @@ class Member:
                     return
                 if self.seat is None and isinstance(message.body, Status) and message.body.stable < self.certified:
                     self.cluster.post(self.index, sender, self.certificates[self.certified])
-                inputs: list[Input] = [Received(message)]
+                inputs: list[Input] = [heard(message)]
                 if batch is not None and isinstance(message.body, PrePrepare):
                     inputs += [Held(message.body.batch, batch)] if batch_digest(batch) == message.body.batch else []
                 self.feed(*inputs)

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from potd.consensus.events import Broadcast, Deliver, Effect, Executed, Held, Judged, Persist, Received, Send, Ticked
+from potd.consensus.events import (
+    Broadcast,
+    Deliver,
+    Effect,
+    Executed,
+    Held,
+    Judged,
+    Persist,
+    Received,
+    Recollecting,
+    Send,
+    Ticked,
+)
 from potd.consensus.replica import Replica
 from potd.wire.blocks import Batch, Certificate, Header, batch_digest
 from potd.wire.codec import decode
@@ -22,7 +34,7 @@ from potd.wire.consensus import (
 )
 from potd.wire.envelope import Signed, Verified, attestation_of
 from potd.wire.ids import digest
-from tests.consensus.cluster import batch_of, group, headers, signer
+from tests.consensus.cluster import batch_of, group, headers, heard, signer
 
 PATIENCE = 10
 WINDOW = 8
@@ -35,16 +47,16 @@ def replica(index: int, size: int = 4) -> Replica:
     return Replica(signer(index), group(size), patience_ticks=PATIENCE, window=WINDOW)
 
 
-def said(index: int, body: Any) -> Received:
-    return Received(signer(index).verified(body))
+def said(index: int, body: Any) -> Received | Recollecting:
+    return heard(signer(index).verified(body))
 
 
 def recollected(
     one: Replica, by: int, votes: Iterable[Verified[Any]] = (), stable: Certificate | None = None, boot: bytes = BOOT
-) -> Received:
+) -> Received | Recollecting:
     """What a member holds of another's words."""
     shown = tuple(vote.signed for vote in votes)
-    return said(by, Recollected(boot, one.key, (stable,) if stable else (), shown))
+    return said(by, Recollected(boot, one.key, (stable,) if stable else (), shown, ()))
 
 
 def told_nothing(one: Replica, stable: Certificate | None = None) -> list[Effect]:

@@ -19,6 +19,7 @@ from potd.consensus.events import (
     Persist,
     Proposed,
     Received,
+    Recollecting,
     Reject,
     Send,
     Speak,
@@ -150,7 +151,7 @@ def test_an_answer_shows_the_newest_of_all_that_the_asker_said() -> None:
     mine = [agreement(1, A), commitment(1, A), header(1, 1), leave(1, 3)]
     feed(other, *(Received(one) for one in mine))
     (answer,) = sent(feed(other, said(1, Recollect(BOOT))), Recollected)
-    assert answer == Recollected(BOOT, signer(1).key, (), tuple(one.signed for one in mine))
+    assert answer == Recollected(BOOT, signer(1).key, (), tuple(one.signed for one in mine), ())
     (answer,) = sent(feed(other, said(0, Recollect(BOOT))), Recollected)
     assert answer.votes == (order(A).signed,)
 
@@ -180,7 +181,7 @@ def test_an_answer_begins_above_the_stable_checkpoint_and_proves_it() -> None:
     other = started(2, executed=2, stable=2)
     feed(other, Received(commitment(1, A, 2)), Received(commitment(1, A, 3)))
     (answer,) = sent(feed(other, said(1, Recollect(BOOT))), Recollected)
-    assert answer == Recollected(BOOT, signer(1).key, (proven(2),), (commitment(1, A, 3).signed,))
+    assert answer == Recollected(BOOT, signer(1).key, (proven(2),), (commitment(1, A, 3).signed,), ())
 
 
 def test_an_answer_shows_how_far_the_asker_has_been_though_it_is_past() -> None:
@@ -400,7 +401,7 @@ def forged(vote: Verified[Any]) -> Verified[Any]:
     return replace(vote, signed=replace(vote.signed, signature=bytes(64)))
 
 
-FALSE: list[tuple[str, Callable[[Replica], Received]]] = [
+FALSE: list[tuple[str, Callable[[Replica], Received | Recollecting]]] = [
     ("a wrong signature", lambda one: recollected(one, 2, [forged(commitment(1, A, 5))])),
     ("not ours", lambda one: recollected(one, 2, [commitment(3, A, 5)])),
     ("where PrePrepare or", lambda one: recollected(one, 2, [signer(1).verified(Status(0, False, 0, 0))])),
@@ -408,12 +409,14 @@ FALSE: list[tuple[str, Callable[[Replica], Received]]] = [
     ("certificate with", lambda one: recollected(one, 2, stable=proven(5, by=(2, 3)))),
     ("view change without", lambda one: recollected(one, 2, [signer(1).verified(ViewChange(9, 4, (), ()))])),
     ("new view with", lambda one: recollected(one, 2, [begin([leave(0), leave(1)])])),
-    ("another's recollection", lambda one: said(2, Recollected(BOOT, signer(3).key, (), ()))),
+    ("another's recollection", lambda one: said(2, Recollected(BOOT, signer(3).key, (), (), ()))),
 ]
 
 
 @pytest.mark.parametrize(("why", "answer"), FALSE, ids=[why for why, _ in FALSE])
-def test_a_false_answer_is_refused_and_counts_for_nothing(why: str, answer: Callable[[Replica], Received]) -> None:
+def test_a_false_answer_is_refused_and_counts_for_nothing(
+    why: str, answer: Callable[[Replica], Received | Recollecting]
+) -> None:
     """So a liar makes nobody silent without that one's own signature."""
     one = started(1)
     (refused,) = feed(one, answer(one))

@@ -502,7 +502,7 @@ class Run(Cluster):
         said = [one.signed for known in self.pool.values() for one in known if one.sender == chosen.key]
         votes = self.chance.sample(said, min(len(said), self.chance.randint(0, 6)))
         certificate = self._certificate() if self.chance.random() < 0.7 else None
-        return Recollected(boot, chosen.key, (certificate,) if certificate is not None else (), tuple(votes)), None
+        return Recollected(boot, chosen.key, (certificate,) if certificate is not None else (), tuple(votes), ()), None
 
     @staticmethod
     def _lie(cluster: Cluster, member: Member, to: int, said: Said) -> Iterable[Said]:

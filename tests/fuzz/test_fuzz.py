@@ -40,7 +40,7 @@ def test_replicas_bear_anything_and_the_fuzzing_gets_deep() -> None:
     tally = Tally()
     for seed in range(SEEDS):
         replicas.play(seed, INPUTS, tally)
-    inputs = "Ticked Received Held Proposed Awaited Settled Judged Executed Ending Certificated"
+    inputs = "Ticked Received Recollecting Held Proposed Awaited Settled Judged Executed Ending Certificated"
     effects = (
         "Persist Forget Broadcast Send Judge Deliver Certify Enter Suspect FetchBatch Follow Hush Speak Accuse Ignore "
         "Reject"

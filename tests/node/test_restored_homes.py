@@ -13,7 +13,7 @@ from potd.simulation.network import Place
 from potd.simulation.words import body_of, signed_by
 from potd.simulation.world import World
 from potd.wire.codec import encode
-from potd.wire.consensus import Recollect, Status
+from potd.wire.consensus import Recollect, Recollected, Status, report_name
 from potd.wire.ids import Key
 from potd.wire.rounds import Draft, Report
 
@@ -103,6 +103,44 @@ def test_a_silent_validator_reports_and_drafts_nothing_and_then_does(tmp_path: P
     assert words()
     assert "silent" not in {name for name, data in world.members[victim].disk.notes.items() if data}
     world.check()
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])  # with which no vote was under way either
+def test_a_report_that_a_home_forgot_is_not_made_again(tmp_path: Path, seed: int) -> None:
+    """Nothing else was said since the copy was made, so that no vote tells that the home is old."""
+    world = World(tmp_path, seed=seed, patience_ticks=30)
+    world.submit(rounds=1_000)
+    world.reach(2, 600)
+    victim, others = world.keys[1], [world.keys[0], *world.keys[2:4]]
+    old, height = backup(world, victim), world.node(victim).height
+
+    def reported(key: Key) -> list[Report]:
+        bodies = [body_of(one.payload) for one in world.node(key).desks.said_by(victim)]
+        return [one for one in bodies if isinstance(one, Report) and one.round == world.round(key)]
+
+    world.run(lambda: all(reported(key) for key in others), 600)
+    assert world.node(victim).height == height
+    (first,) = reported(others[0])
+    world.stop(victim)
+    turn_back(world, victim, old)
+    world.links.part((victim,), tuple(one for one in world.members if one not in (victim, *others)))
+    replica = world.node(victim).replica
+    assert replica is not None
+    world.run(lambda: not replica.silent, 600)
+    assert not said_silent(world, victim)
+    assert reported(victim) == [first]
+    world.links.heal()
+    world.reach(world.round(victim) + 3, 2_000)
+    world.check()
+
+
+def test_an_answer_that_comes_before_the_reports_that_it_names_is_of_no_use(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    asker, other = world.keys[1], world.members[world.keys[0]].signer
+    name = report_name(other.sign(Recollect(bytes(32))))
+    frame = encode(other.sign(Recollected(bytes(32), asker, (), (), (name,))))
+    (told,) = world.node(asker).step(ev.Framed(other.key, frame))
+    assert told == ev.Ignore("answer to a recollection that came before what it names")
 
 
 def test_a_question_that_another_passes_on_is_refused(tmp_path: Path) -> None:

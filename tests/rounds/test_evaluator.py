@@ -130,6 +130,15 @@ def test_a_score_is_final_over_a_restart_and_still_counts() -> None:
     assert own.signed in proposed.reports
 
 
+def test_a_score_that_others_show_it_is_final_though_its_home_forgot_it() -> None:
+    _, before, _ = scoring()
+    (own,) = reports_in(before.on_answer(Evaluated(1, 90, 100, 250_000, 4)))
+    _, evaluator, _ = scoring()
+    evaluator.on_report(own)
+    assert evaluator.said_by(KEYS[0]) == [own.signed]
+    assert reports_in(evaluator.on_answer(Evaluated(1, 89, 100, 260_000, 4))) == []
+
+
 def test_an_evaluation_by_a_quorum_only_is_judged_right() -> None:
     scores = [score_report(index, 3, Measured(3, 1, 2, 3)) for index in range(3)]
     assert evaluation_fault(Evaluation(TASK, 3, signed(scores)), ELECTORATE) == ""

@@ -185,6 +185,16 @@ def test_a_report_is_final_over_a_restart() -> None:
     assert {one.signed for one in effects if isinstance(one, Share)} - {one.signed for one in ALL} == {first}
 
 
+def test_a_report_that_others_show_it_is_final_though_its_home_forgot_it() -> None:
+    _, before = training()
+    (first,) = reports_in(ticks(before, TRAIN.deadline_ticks))
+    _, validator = training()
+    validator.on_report(first)
+    assert validator.said_by(KEYS[0]) == [first.signed]
+    effects = [effect for one in ALL for effect in validator.on_heard(one)[0]]
+    assert reports_in(effects + ticks(validator, 2 * TRAIN.deadline_ticks)) == []
+
+
 def test_a_restarted_primary_counts_its_own_report() -> None:
     _, validator = training()
     said = ticks(validator, TRAIN.deadline_ticks)
