@@ -117,6 +117,9 @@ def shared(snapshot_lag: int = SNAPSHOT_LAG) -> Iterator[None]:
     than this takes a state and not the blocks, a number that a run of seconds could not reach otherwise."""
     admitted, certified = lru_cache(FRAMES_MAX), lru_cache(CERTIFICATES_MAX)
     fault = Faults(certified(quorum.certificate_fault)).of
+    # Where somebody looks for what a mistake breaks, who checks has it otherwise than who is checked.
+    sure = vars(checks)["certificate_fault"]
+    sure = fault if sure is quorum.certificate_fault else Faults(certified(sure)).of
     of_batch, of_record = BySame(blocks.batch_digest, HEIGHTS_MAX), BySame(blocks.record_digest, OBJECTS_MAX)
     execute = Executions(of_batch).execute
     bound: list[tuple[ModuleType, str, Any]] = [
@@ -128,7 +131,7 @@ def shared(snapshot_lag: int = SNAPSHOT_LAG) -> Iterator[None]:
         (node, "certificate_fault", fault),
         (quorum, "certificate_fault", fault),
         (replica, "certificate_fault", fault),
-        (checks, "certificate_fault", fault),
+        (checks, "certificate_fault", sure),
         (node, "batch_digest", of_batch),
         (node, "decode", lru_cache(BATCHES_MAX)(codec.decode)),  # batches that were fetched
         (world, "encode", BySame(codec.encode, BATCHES_MAX)),
