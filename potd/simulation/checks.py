@@ -16,7 +16,7 @@ from potd.ledger.entries import Seat
 from potd.ledger.state import Ledger, genesis_ledger, supply, supply_moved
 from potd.node.agenda import OPERATIONS_MAX
 from potd.node.events import Effect, Keep, Note, Publish, Send, Store, StoreCertificate, StoreSnapshot
-from potd.node.node import Node
+from potd.node.node import SILENT_NOTE, Node
 from potd.rounds.tally import seal_reports
 from potd.simulation.network import Place
 from potd.simulation.words import asked, body_of, signed_in
@@ -56,6 +56,9 @@ class Checks:
         self._bases = [0]  # of the eras so far
         self._said: dict[Place, set[bytes]] = {place: set() for place in places}  # frames that have been looked at
         self._answers: dict[Place, dict[tuple[object, ...], Digest]] = {place: {} for place in places}
+        self._left: dict[tuple[int, Place], int] = {}  # by era: the newest view that it has left for,
+        self._begun: dict[tuple[int, Place], int] = {}  # and the newest that it has seen begin
+        self._restored: set[Place] = set()  # whose home has once been found to be an old one
 
     @property
     def honest(self) -> tuple[Place, ...]:
@@ -89,6 +92,7 @@ class Checks:
                     self._word(place, signed_in(data))
             case Keep(_, Signed() as signed):
                 self._word(place, signed)
+                self._begins(place, signed)
             case Note(name, data):
                 self._note(place, name, data)
             case Store(header, batch, _):
@@ -107,19 +111,51 @@ class Checks:
         body = body_of(signed.payload)
         question = asked(body) if not isinstance(body, Operation) else None  # what people want may change
         if isinstance(body, ViewChange | NewView) and question is not None:
-            stable = body.stable if isinstance(body, ViewChange) else min(stables_of(body))
-            question = *question, bisect(self._bases, stable)  # views count from 0 again in every era
+            question = *question, self._era(body)  # views count from 0 again in every era
         if question is not None:
             answer = digest("answer", signed.payload)
             known = self._answers[place].setdefault(question, answer)
             if known != answer:
                 raise Violation(f"{short(place)} said two things: {_plain(question)}")
+        if isinstance(body, ViewChange):
+            self._leaves(place, body)
+
+    def _era(self, body: ViewChange | NewView) -> int:
+        return bisect(self._bases, body.stable if isinstance(body, ViewChange) else min(stables_of(body)))
+
+    def _begins(self, place: Place, signed: Signed) -> None:
+        """What it writes down of another's new view, or of its own, it has entered."""
+        body = body_of(signed.payload)
+        if isinstance(body, NewView):
+            at = self._era(body), place
+            self._begun[at] = max(self._begun.get(at, 0), body.view)
+
+    def _leaves(self, place: Place, body: ViewChange) -> None:
+        """Nobody gives up a view that has not begun before a quorum has left for it, unless f + 1 have gone further: or
+        views would be overtaken before they can begin. [4.5.2] What liars have said they may have said. A restored home
+        leaves a view of its own at once: it may have begun it."""
+        era = self._era(body)
+        before = self._left.get((era, place), 0)
+        if body.view <= before:
+            return  # said again
+        self._left[era, place] = body.view
+        if before <= self._begun.get((era, place), 0) or place in self._restored:
+            return
+        group = self._groups[body.stable + 1]
+        honest = [key for key in group.keys if key in self._honest]
+        lying = len(group.keys) - len(honest)
+        followed = sum(self._left.get((era, key), 0) >= before for key in honest) + lying >= group.quorum
+        further = sum(self._left.get((era, key), 0) >= body.view for key in honest if key != place) + lying
+        joins = further >= group.some_honest
+        require(followed or joins, f"{short(place)} gives up view {before}, for which no quorum has left")
 
     def _note(self, place: Place, name: str, data: bytes) -> None:
         if name.startswith(EVIDENCE):
             accused = bytes.fromhex(name.removeprefix(EVIDENCE))
             require(accused not in self._honest, f"{short(place)} accuses {short(accused)}, which is honest")
             return
+        if name == SILENT_NOTE and data:
+            self._restored.add(place)
         try:
             noted = decode(data, Signed, Seal)
         except Malformed:

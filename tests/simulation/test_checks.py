@@ -15,11 +15,12 @@ from potd.node import events as ev
 from potd.rounds.tally import written_once
 from potd.simulation import checks as checks_module
 from potd.simulation.checks import Checks, Violation
+from potd.simulation.disk import NEWEST
 from potd.simulation.world import World
 from potd.wire.blocks import NULL, Batch, Certificate, Header
 from potd.wire.codec import encode
-from potd.wire.consensus import Commit, Prepare, Refusal, ViewChange
-from potd.wire.envelope import Attestation, Signer
+from potd.wire.consensus import Commit, NewView, Prepare, Refusal, ViewChange
+from potd.wire.envelope import Attestation, Signed, Signer
 from potd.wire.genesis import Allotment, Genesis, Parameters, genesis_digest
 from potd.wire.ids import account_id, digest, short
 from potd.wire.operations import Transfer
@@ -136,6 +137,38 @@ def test_a_certificate_that_genesis_does_not_bear_out_is_found(shown: Certificat
     watch.carried_out(KEYS[0], ev.StoreCertificate(certificate(FIRST.header)))
     with pytest.raises(Violation, match=reason):
         watch.carried_out(KEYS[1], ev.StoreCertificate(shown))
+
+
+def leave(watch: Checks, who: int, view: int) -> Signed:
+    signed = SIGNERS[who].sign(ViewChange(view, 0, (), ()))
+    watch.carried_out(KEYS[who], ev.Keep(NEWEST, signed))
+    return signed
+
+
+def test_a_view_given_up_before_a_quorum_has_left_for_it_is_found() -> None:
+    watch = watching()
+    leave(watch, 0, 1)
+    leave(watch, 1, 1)
+    with pytest.raises(Violation, match="gives up view 1, for which no quorum has left"):
+        leave(watch, 0, 2)
+
+
+def test_a_view_may_be_given_up_by_who_follows_a_quorum_or_joins_some_or_has_seen_it_begin() -> None:
+    alone, liar = watching(), watching()
+    liar.distrust(KEYS[3])
+    for watch, quorum in ((alone, 3), (liar, 2)):  # what the liar has said is not known
+        for who in range(quorum):
+            leave(watch, who, 1)
+        leave(watch, 0, 2)
+    joins = watching()
+    leave(joins, 0, 1)
+    for who in (1, 2):
+        leave(joins, who, 5)
+    leave(joins, 0, 5)
+    begins = watching()
+    left = leave(begins, 0, 1)
+    begins.carried_out(KEYS[0], ev.Keep(NEWEST, SIGNERS[1].sign(NewView(1, (left,), ()))))
+    leave(begins, 0, 2)
 
 
 def test_an_honest_one_accused_is_found_and_a_liar_may_be() -> None:
