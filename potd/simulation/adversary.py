@@ -43,6 +43,8 @@ FLOOD = 20  # frames at once, and not more often than
 FLOOD_MS = 500
 LISTENS_MS = 80  # to those who leave a view, before it begins the next
 TWINS = "twins"
+ALWAYS = "always"  # it never behaves for a while
+DESERTS_VIEW = 9  # by when one that deserts does
 
 B = TypeVar("B")
 
@@ -62,11 +64,11 @@ class Adversary:
         self._members: dict[Place, Lying] = {}
         for liar in liars:
             key = world.keys[liar.who]
-            names = tuple(name for name in liar.lies if name != TWINS)
+            names = tuple(name for name in liar.lies if name not in (TWINS, ALWAYS))
             for place in (key, world.twins.get(key)):
                 if place is not None:
                     chance = Random(f"{world.random.random()} {liar.who}")
-                    self._members[place] = Lying(self, world.members[place], names, chance)
+                    self._members[place] = Lying(self, world.members[place], names, ALWAYS in liar.lies, chance)
         if liars:
             world.distrust(*(world.keys[liar.who] for liar in liars))
             world.tamper = self._ordered
@@ -140,7 +142,9 @@ class Adversary:
 class Lying:
     """One lying node."""
 
-    def __init__(self, adversary: Adversary, member: Member, names: tuple[str, ...], chance: Random) -> None:
+    def __init__(
+        self, adversary: Adversary, member: Member, names: tuple[str, ...], always: bool, chance: Random
+    ) -> None:
         self.shared = adversary
         self.world = adversary.world
         self.member = member
@@ -150,10 +154,12 @@ class Lying:
         self.proofs: deque[Prepared] = deque(maxlen=PROOFS_MAX)  # its own, of all views
         self.begun: dict[int, NewView | None] = {}  # how it begins each view
         self.flooded_ms = -FLOOD_MS
-        self._lies = [(LIES | MINERS_LIES)[name] for name in names]
+        self._lies = [(LIES | MINERS_LIES | STAGED)[name] for name in names]
         self._misled: dict[object, frozenset[Key]] = {}
+        self._always = always
         self._until_ms = 0
-        self._lying = False
+        self._lying = always
+        self.deserted = False
         if wrong_sums in self._lies:
             member.lie = self._sum
         if garbage in self._lies:
@@ -163,7 +169,7 @@ class Lying:
         """What leaves instead of what the node has ordered."""
         if isinstance(effect, ev.Keep) and isinstance(effect.record, Prepared):
             self.proofs.append(effect.record)
-        if self.world.now >= self._until_ms:  # now and then it behaves for a while
+        if not self._always and self.world.now >= self._until_ms:  # now and then it behaves for a while
             self._until_ms = self.world.now + self.chance.randint(500, 4_000)
             self._lying = self.chance.randrange(4) > 0
         said: ev.Effect | None = effect
@@ -267,6 +273,29 @@ def mute_as_primary(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
     return None if leads else effect
 
 
+def desert(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
+    """Behaves until many views have ended, and says nothing from then on."""
+    replica = liar.member.node.replica if liar.member.node is not None else None
+    if replica is not None and replica.view >= DESERTS_VIEW and not replica.active:
+        liar.deserted = True
+    return mute(liar, effect) if liar.deserted else effect
+
+
+def withhold_headers(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
+    """Votes, and does not say what came of it: where it is needed for a quorum nothing becomes permanent."""
+    proves = liar.told(effect, Header) is not None or _certificate(effect) is not None
+    return None if proves else effect
+
+
+def bad_for_the_deaf(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
+    """Orders of those who do not hear what others agree to what nobody agrees to."""
+    told = liar.told(effect, PrePrepare)
+    place = liar.world.place_of(told[0], liar.member.place) if told is not None else None
+    if told is None or place is None or not liar.world.links.losing.get(("Prepare", place)):
+        return effect
+    return ev.Send(told[0], liar.order(told[1], _nonsense(liar)))
+
+
 def selective(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
     """Speaks to some, for a while, and to others later."""
     friends = liar.misled(("friends", liar.world.now // 3_000))
@@ -298,13 +327,23 @@ def two_orders(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
     return ev.Send(to, liar.order(body, chosen))
 
 
+def orders_again(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
+    """Orders, and then another batch in the place of the one ordered."""
+    told = liar.told(effect, PrePrepare)
+    batch = _batch(effect) if told is not None else None
+    if told is not None and batch is not None and told[0] in liar.misled(asked(told[1])):
+        to, other = told[0], liar.order(told[1], Batch(batch.records[:-1]))
+        liar.world.clock.later(liar.chance.randint(5, 50), lambda: liar.also(to, other))
+    return effect
+
+
 def bad_batches(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
     """Orders what nobody honest agrees to."""
     told = liar.told(effect, PrePrepare)
     if told is None or not liar.misled(asked(told[1])):
         return effect
     to, body = told
-    return ev.Send(to, liar.order(body, Batch((Signed(liar.world.keys[0], b"pay me", bytes(64)),))))
+    return ev.Send(to, liar.order(body, _nonsense(liar)))
 
 
 def withhold_batches(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
@@ -505,11 +544,11 @@ def _least(liar: Lying, view: int, size: int, group: Group) -> NewView | None:
     oldest = min(bodies.values(), key=lambda one: one.stable)
     high = oldest.stable + liar.world.genesis.parameters.window_heights
     proofs = [one for one in liar.shared.proofs(group, oldest.stable, high) if one.view < view]
-    shown = proofs[-1:] if liar.chance.randrange(2) else []  #
+    nulls_first = liar.chance.randrange(2) == 0  # as many as can be, up to the last that can be proved
+    shown = proofs[-1:] if nulls_first else []
     for one in liar.shared.signers:
         bodies[one.key] = ViewChange(view, oldest.stable, oldest.certificate, tuple(shown))
         known[one.key] = one.sign(bodies[one.key])
-    nulls_first = liar.chance.randrange(2) == 0
     best: tuple[tuple[int, int], NewView] | None = None
     for keys in islice(combinations(sorted(bodies), size), TRIED_MAX):
         carried = carry_over([bodies[key] for key in keys])
@@ -674,6 +713,9 @@ def wrong_models(liar: Lying, effect: ev.Effect) -> ev.Effect | None:
 
 MINERS_LIES: dict[str, Lie] = {lie.__name__: lie for lie in (withhold, garbage, wrong_models, two_commitments)}
 
+# What comes to nothing but in the plot that it is for.
+STAGED: dict[str, Lie] = {lie.__name__: lie for lie in (desert, orders_again, withhold_headers, bad_for_the_deaf)}
+
 
 def a_unit_more(folder: Path, job: Aggregate, done: Aggregated) -> Aggregated:
     """The sum with its last coordinate one unit off, and the model and momentum that follow from it."""
@@ -684,6 +726,11 @@ def a_unit_more(folder: Path, job: Aggregate, done: Aggregated) -> Aggregated:
     moved = add_up(Apply(0, job.spec, job.round, job.model, job.momentum, aggregate), folder)
     assert isinstance(moved, Applied), moved
     return replace(done, aggregate=aggregate, model=moved.model, momentum=moved.momentum)
+
+
+def _nonsense(liar: Lying) -> Batch:
+    """What nobody honest agrees to."""
+    return Batch((Signed(liar.world.keys[0], b"pay me", bytes(64)),))
 
 
 def _batch(effect: ev.Effect) -> Batch | None:

@@ -14,8 +14,8 @@ from random import Random
 
 from potd.node.snapshot import SNAPSHOT_LAG
 from potd.simulation.adversary import LIES, TWINS
-from potd.simulation.network import Weather
-from potd.simulation.plots import SHARP, sharp
+from potd.simulation.network import PPM, Weather
+from potd.simulation.plots import KINDS, SHARP, sharp
 from potd.simulation.schedule import (
     Backup,
     Crash,
@@ -27,6 +27,7 @@ from potd.simulation.schedule import (
     Join,
     Leave,
     Liar,
+    Lose,
     Offer,
     Oppose,
     Part,
@@ -48,6 +49,7 @@ CRASH_EFFECTS_MAX = 120  # after which one who is to die does: any boundary of a
 
 
 LEAVING: tuple[type[Wish], ...] = (Resign, Oppose)
+LOST = (*KINDS, "Certificate", "Status", "Refusal", "Report")  # kinds that may get lost
 CONSPIRACY = ("two_orders", "two_votes", "two_view_changes", "two_new_views")  # to have two halves decide differently
 
 
@@ -62,6 +64,7 @@ class Profile:
     crashes: int
     parts: int
     cuts: int
+    losses: int  # kinds of messages that get lost for a while
     slow: int
     churn: int  # nodes without a seat that leave or join
     absent: int  # of them that are not there at first
@@ -78,8 +81,8 @@ AWFUL = Weather(
 NARROW = Weather(delay_ms=(5, 40), loss_ppm=10_000, bytes_per_ms=20, outbox_bytes=32_768)
 
 PROFILES: dict[str, Profile] = {
-    "lan": Profile((LAN,), (30, 60), (8_000, 16_000), False, 2, 0, 0, 1, 0, 0, (0,), (0,)),
-    "wan": Profile((WAN,), (40, 80), (10_000, 20_000), False, 2, 1, 1, 1, 0, 0, (0,), (0,)),
+    "lan": Profile((LAN,), (30, 60), (8_000, 16_000), False, 2, 0, 0, 0, 1, 0, 0, (0,), (0,)),
+    "wan": Profile((WAN,), (40, 80), (10_000, 20_000), False, 2, 1, 1, 0, 1, 0, 0, (0,), (0,)),
     "hostile": Profile(
         (LAN, ROUGH, ROUGH, WAN, AWFUL, NARROW),
         (8, 15, 25),
@@ -89,13 +92,14 @@ PROFILES: dict[str, Profile] = {
         5,
         4,
         2,
+        2,
         1,
         0,
         (0, 0, 0, 0, 1, 2),
         (0, 0, 1),
     ),
     "churn": Profile(
-        (LAN, WAN, ROUGH), (25, 40), (12_000, 24_000), False, 14, 1, 0, 1, 8, 2, (1, 2, 3, 4), (0, 1, 1, 2)
+        (LAN, WAN, ROUGH), (25, 40), (12_000, 24_000), False, 14, 1, 0, 0, 1, 8, 2, (1, 2, 3, 4), (0, 1, 1, 2)
     ),
 }
 
@@ -136,6 +140,7 @@ def draw(seed: int, name: str) -> Schedule:
         snapshot_lag=SNAPSHOT_LAG,
         reveal_ticks=chance.choice((20, 40)),
         deadline_ticks=chance.choice((40, 100)),
+        quiet=False,
         weather=weather,
         disk_ms=chance.choice(((1, 2), (1, 10), (5, 40))),
         liars=liars,
@@ -211,6 +216,7 @@ class _Draft:
         self._often(profile.crashes, self._crash)
         self._often(profile.cuts, self._isolate)
         self._often(profile.parts, self._part)
+        self._often(profile.losses, self._lose)
         self._often(profile.slow, self._slow)
         self._often(profile.churn, self._come_or_go)
         for who in range(self._size):
@@ -281,6 +287,13 @@ class _Draft:
             odd = [one for one in everybody if self._chance.randrange(2)]
             self.events.append(Part(at, tuple(sorted(half if astride else odd)), astride))
         self.events.append(Heal(ends))
+
+    def _lose(self) -> None:
+        """Of one kind of message most get lost, on their way to some or to all."""
+        begins, ends = self._span(PARTED_MS)
+        kind, ppm = self._chance.choice(LOST), self._chance.choice((PPM // 2, PPM * 9 // 10, PPM))
+        to = tuple(sorted(self._chance.sample(range(self._size), self._chance.randint(1, self._size))))
+        self.events += [Lose(begins, kind, ppm, to), Lose(ends, kind, 0, to)]
 
     def _free(self, begins: int, ends: int) -> bool:
         """Whether no other cut would be healed by this one's end."""

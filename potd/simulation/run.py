@@ -154,7 +154,8 @@ class Run:
         """From the first task until all heals."""
         world, schedule = self.world, self._schedule
         first = next(one for one in range(schedule.validators) if one not in self._lying)
-        world.submit(rounds=2**31, by=world.keys[first], deadline_ticks_max=schedule.deadline_ticks)
+        if not schedule.quiet:
+            world.submit(rounds=2**31, by=world.keys[first], deadline_ticks_max=schedule.deadline_ticks)
         Adversary(world, schedule.liars)
         world.links.weather = schedule.weather
         for event in schedule.events:
@@ -248,7 +249,7 @@ class Run:
         for place in honest:
             world.members[place].assassin = None
             self._start(place)
-        number = max(map(world.round, honest)) + ROUNDS
+        number = max(map(world.round, honest)) + (0 if self._schedule.quiet else ROUNDS)
         for place in honest:
             world.offer(place)
         bound, missing = self.bound_ticks(honest), ""

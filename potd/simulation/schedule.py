@@ -239,6 +239,7 @@ class Schedule:
     snapshot_lag: int  # behind by more heights, a node takes a state and not the blocks
     reveal_ticks: int
     deadline_ticks: int  # at most, for commitments
+    quiet: bool  # without a task: heights come by operations only
     weather: Weather  # until all heals; then the same without loss and doubling
     disk_ms: tuple[int, int]
     liars: tuple[Liar, ...]

@@ -220,8 +220,8 @@ MUTANTS: tuple[Mutant, ...] = (
         (
             edit(
                 "potd.consensus.slots:Log.between",
-                "return stable < seq <= stable + self._window",
-                "return stable < seq",
+                "stable < seq <= stable + self._window",
+                "stable < seq",
             ),
         ),
     ),
@@ -247,8 +247,15 @@ MUTANTS: tuple[Mutant, ...] = (
                 "potd.consensus.succession:Line.certificate_fault",
                 "else certificate_fault(certificate, group)",
                 "else certificate_fault(certificate, group)\n"
-                "        if len(certificate.attestations) < group.some_honest\n"
+                "        if len(certificate.attestations) < group.some_honest or not all(\n"
+                "            one.key in group.keys and attests(one, group.network, certificate.header)\n"
+                "            for one in certificate.attestations\n"
+                "        )\n"
                 "        else ''",
+                (
+                    "group = self.group_at(certificate.header.height)",
+                    "from potd.wire.envelope import attests\n    group = self.group_at(certificate.header.height)",
+                ),
             ),
         ),
     ),
@@ -275,17 +282,12 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "refusal-and-prepare",
-        "who has refused an order stays in the view, and agrees to the next one for the same slot",
+        "who has refused an order stays in the view, and after a restart agrees to another one for the same slot",
         (
             edit(
                 f"{REPLICA}:Replica._refuse",
-                "ballot.judged = True",
+                'effects = self._suspect(f"refused its batch at {ballot.seq}: {why}") if here else []',
                 "effects = []",
-                (
-                    "return [*effects, *self._cast(ballot.seq, word.signed), *self._count_refusal(slot, word)]",
-                    "ballot.order = None\n"
-                    "    return [*self._cast(ballot.seq, word.signed), *self._count_refusal(slot, word)]",
-                ),
             ),
         ),
     ),

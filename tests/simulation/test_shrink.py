@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from potd.simulation.profiles import PROFILES, draw
+from potd.simulation.profiles import NAMES, draw
 from potd.simulation.schedule import Crash, Cut, Event, Heal, Liar, Offer, Restart, Schedule
 from potd.simulation.shrink import Shrinker, told
 
@@ -23,7 +23,7 @@ def test_nothing_is_left_but_what_it_takes_to_fail() -> None:
     assert least.liars == (Liar(schedule.liars[0].who, schedule.liars[0].lies[:1]),)
 
 
-@pytest.mark.parametrize("profile", sorted(PROFILES))
+@pytest.mark.parametrize("profile", NAMES)
 def test_a_seed_draws_one_schedule_with_at_most_f_faulty_at_a_time(profile: str) -> None:
     for seed in range(60):
         schedule = draw(seed, profile)
