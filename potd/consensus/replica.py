@@ -186,7 +186,8 @@ class Replica:
             case Received(message):
                 return self._on_message(message)
             case Recollecting(message, reports):
-                return self._on_recollect(message, reports)
+                known = message.sender in self.group
+                return self._on_recollect(message, reports) if known else self._on_stranger(message)
             case Held(digest, batch):
                 return self._on_batch(digest, batch)
             case Proposed(digest, batch):
@@ -832,7 +833,7 @@ class Replica:
     def _on_recollect(self, message: Verified[Recollect], reports: tuple[Digest, ...]) -> list[Effect]:
         """Also while we ask ourselves: a whole network that starts at once would wait for ever otherwise."""
         peer, boot = message.sender, message.body.boot
-        if peer == self.key or peer in self._told or peer not in self.group:
+        if peer == self.key or peer in self._told:
             return []
         self._told.add(peer)
         left = self._view_changes.get(peer)

@@ -176,7 +176,7 @@ class Node:
         self._unpublished: tuple[Certificate, int] | None = None
         self._noted_era = restored.notes.get(ERA_NOTE, b"")
         self._expected = (0, 0)  # how many operations may come together after the newest batch, and its tick
-        self._echoes: set[Digest] = set()  # our own reports and drafts that others have shown us since we started
+        self._echoes: dict[Digest, None] = {}  # our own reports and drafts that others have shown us since we started
         self._trusted = False  # whether our arithmetic has passed its self-test
         self._workers: set[str] = set()
         self._wanted: dict[BlobRef, set[TaskId]] = {}  # blobs being fetched, and for which tasks
@@ -395,7 +395,7 @@ class Node:
                 return [out.Refuse(peer, f"another's {'recollection' if isinstance(body, Recollect) else 'status'}")]
             case Recollect() if self.replica is not None:
                 return self._recollect(message)
-            case Recollected() if not self._echoes.issuperset(body.reports):
+            case Recollected() if not self._echoes.keys() >= set(body.reports):
                 return [out.Ignore("answer to a recollection that came before what it names")]
             case _:
                 if self.replica is not None:
@@ -408,14 +408,17 @@ class Node:
         assert self.replica is not None
         said = self._desks.said_by(message.sender)[:REPORTS_SHOWN]
         answer = self.replica.step(pbft.Recollecting(message, tuple(report_name(one) for one in said)))
-        shown: list[Effect] = [out.Send(message.sender, encode(one)) for one in said] if answer else []
+        answers = any(isinstance(one, pbft.Send) for one in answer)
+        shown: list[Effect] = [out.Send(message.sender, encode(one)) for one in said] if answers else []
         return shown + self._from_consensus(answer)
 
     def _echo(self, message: Verified[Report] | Verified[Draft]) -> None:
         """Others show us what we said ourselves: remembered until we may speak."""
-        silent = self.replica is not None and self.replica.silent
-        if silent and message.sender == self.signer.key and len(self._echoes) < ECHOES_MAX:
-            self._echoes.add(report_name(message.signed))
+        if message.sender != self.signer.key or self.replica is None or not self.replica.silent:
+            return
+        self._echoes[report_name(message.signed)] = None
+        if len(self._echoes) > ECHOES_MAX:  # a liar repeats those of long ago: the newest came with their answer
+            del self._echoes[next(iter(self._echoes))]
 
     def _show_behind(self, peer: Key, theirs: Status) -> list[Effect]:
         """A validator that is behind asks those whom it takes for validators, and they may all have given up their

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -141,6 +142,24 @@ def test_an_answer_that_comes_before_the_reports_that_it_names_is_of_no_use(tmp_
     frame = encode(other.sign(Recollected(bytes(32), asker, (), (), (name,))))
     (told,) = world.node(asker).step(ev.Framed(other.key, frame))
     assert told == ev.Ignore("answer to a recollection that came before what it names")
+
+
+def test_what_was_said_long_ago_does_not_keep_a_start_from_its_answers(tmp_path: Path, monkeypatch: Any) -> None:
+    """However many of our own reports a liar repeats, the newest that others show stand."""
+    monkeypatch.setattr("potd.node.node.ECHOES_MAX", 2)
+    world = World(tmp_path)
+    world.submit(rounds=1_000)
+    world.reach(1, 600)
+    asker, bearer = world.members[world.keys[1]], world.keys[0]
+    world.stop(asker.place)
+    world.start(asker.place)
+    node = world.node(asker.place)
+    assert node.replica is not None
+    assert node.replica.silent
+    said = [asker.signer.sign(Report(bytes(32), number, 0, (), (), ())) for number in range(4)]
+    for one in said:
+        node.step(ev.Framed(bearer, encode(one)))
+    assert list(node._echoes) == [report_name(one) for one in said[2:]]
 
 
 def test_a_question_that_another_passes_on_is_refused(tmp_path: Path) -> None:
