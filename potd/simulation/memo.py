@@ -142,7 +142,7 @@ def shared(snapshot_lag: int = SNAPSHOT_LAG) -> Iterator[None]:
         (operations, "record_digest", of_record),
         (node, "genesis_ledger", BySame(state.genesis_ledger, 1)),
         (node, "genesis_digest", BySame(genesis.genesis_digest, 1)),
-        (transcript, "encode", lru_cache(HEIGHTS_MAX)(codec.encode)),
+        (transcript, "encode", BySame(codec.encode, HEIGHTS_MAX)),
         (tasks, "view_of", BySame(tasks.view_of, VIEWS_MAX)),
         (tasks, "_moved_on", Views().moved_on),
         (plan, "places_of", BySame(plan.places_of, VIEWS_MAX)),

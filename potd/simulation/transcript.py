@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 
 from potd.node import events as ev
 from potd.simulation.network import Place
@@ -14,8 +13,6 @@ from potd.wire.consensus import Commit, NewView, Prepare, Prepared, PrePrepare, 
 from potd.wire.envelope import Signed
 from potd.wire.ids import short
 from potd.wire.rounds import Draft, Report, Step
-
-PLAIN_MAX = 1 << 13  # names that are kept written out
 
 
 def trace_of(effect: ev.Effect) -> bytes:
@@ -38,14 +35,9 @@ def trace_of(effect: ev.Effect) -> bytes:
         case ev.Note(name, data):
             return b"note" + name.encode() + data
         case ev.Fetch(ref, holders):
-            return b"Fetch(ref=%s, holders=%s)" % (_plain(ref), _plain(holders))
+            return b"fetch" + ref.root + b"".join(holders)
         case _:
             return repr(effect).encode()
-
-
-@lru_cache(PLAIN_MAX)
-def _plain(value: object) -> bytes:
-    return repr(value).encode()
 
 
 def line_of(effect: ev.Effect, names: Mapping[Place, str]) -> str:

@@ -347,6 +347,8 @@ class World:
     def _carry_out(self, member: Member, effects: list[ev.Effect]) -> None:
         """In order; from the first write on, all wait until what was written is durable, unless nothing waits for any
         of it."""
+        if not effects and not member.disk.owed:
+            return
         if all(isinstance(one, ev.OWED) for one in effects if isinstance(one, Write)):
             first = len(effects)
         else:
