@@ -36,7 +36,7 @@ HEIGHTS_MAX = 1 << 9
 OBJECTS_MAX = 1 << 11
 BATCHES_MAX = 1 << 6
 CERTIFICATES_MAX = 1 << 11
-VIEWS_MAX = 64  # of a task, and windows of it
+VIEWS_MAX = 64  # of a task that somebody begins with, and windows of it
 
 
 class BySame:
@@ -70,7 +70,7 @@ class Views:
         known = self._known.get(id(task))  # it keeps the task, so that no other object can have its name
         if known is None:
             known = self._known[id(task)] = task, _moved_on(view, last, task)
-            if len(self._known) > VIEWS_MAX:
+            if len(self._known) > HEIGHTS_MAX:  # whoever has been away goes through all the heights that it missed
                 self._known.popitem(last=False)
         return known[1]
 

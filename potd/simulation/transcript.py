@@ -29,7 +29,8 @@ def trace_of(effect: ev.Effect) -> bytes:
         case ev.Store(header, _, _):
             return b"store" + encode(header)
         case ev.StoreCertificate(certificate):
-            return b"certificate" + encode(certificate)
+            signatures = b"".join(one.signature for one in certificate.attestations)
+            return b"certificate" + certificate.header.state + signatures
         case ev.StoreSnapshot(certificate, _):
             return b"snapshot" + encode(certificate)
         case ev.Note(name, data):
