@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import gcd, isqrt
 from typing import TypeVar
 
@@ -32,6 +33,11 @@ class Contribution:
     units: int
     place: Digest
 
+    @cached_property
+    def norm_squared(self) -> int:
+        """Of the vector, in squared quanta."""
+        return norm_squared(self.vector)
+
 
 def aggregate(
     contributions: Sequence[Contribution], rule: RuleSpec, encoding: EncodingSpec
@@ -54,7 +60,7 @@ def _by_rule(contributions: Sequence[Contribution], rule: RuleSpec, encoding: En
         case "mean":
             return _weighed(contributions, whole, encoding), whole
         case "clip":
-            weights = clip_weights([norm_squared(one.vector) for one in contributions], units, rule.radius_milli)
+            weights = clip_weights([one.norm_squared for one in contributions], units, rule.radius_milli)
             return _weighed(contributions, weights, encoding), weights
         case "trimmed":
             return _trimmed(contributions, sum(units) * rule.faults_ppm // MILLION, encoding), whole

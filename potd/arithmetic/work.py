@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isqrt
 from pathlib import Path
 from time import monotonic
 
@@ -20,6 +21,7 @@ from potd.wire.tasks import BINDING_BYTES, TaskSpec, payload_bytes
 
 JOBS: tuple[type[Aggregate] | type[Apply], ...] = (Aggregate, Apply)
 FLOAT_BYTES = 4
+NORM_MAX = 2**63 - 1
 
 
 def answer(job: Aggregate | Apply, folder: Path) -> Aggregated | Applied | Failed:
@@ -55,7 +57,7 @@ def aggregate(job: Aggregate, folder: Path) -> Aggregated:
     average, weights = robust.aggregate(list(judged.values()), job.spec.rule, job.spec.encoding)
     weight_of = dict(zip(judged, weights, strict=True))
     judgements = tuple(
-        Judgement(int(Outcome.COUNTED), weight_of[index])
+        Judgement(int(Outcome.COUNTED), weight_of[index], norm_of(judged[index]))
         if index in weight_of
         else Judgement(int(Outcome.MALFORMED), 0)
         for index in range(len(job.payloads))
@@ -91,6 +93,11 @@ def _judged(job: Aggregate, folder: Path) -> dict[int, robust.Contribution]:
             continue
         found[index] = robust.Contribution(vector, payload.units, digest("place in a round", order, payload.binding))
     return found
+
+
+def norm_of(contribution: robust.Contribution) -> int:
+    """As `rounds.Contribution` has it; what is longer than can be said is said to be as long as can be."""
+    return min(isqrt(contribution.norm_squared), NORM_MAX)
 
 
 def _step(job: Aggregate | Apply, gradient: Blocks, folder: Path) -> tuple[BlobRef, BlobRef]:

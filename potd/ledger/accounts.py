@@ -10,6 +10,7 @@ from potd.ledger.entries import Account
 from potd.ledger.reasons import receipt
 from potd.ledger.state import Ledger
 from potd.ledger.working import Working
+from potd.wire.audits import Chain, Promise, Ruling, Verdict
 from potd.wire.blocks import Receipt, record_digest
 from potd.wire.codec import Malformed, decode, encode
 from potd.wire.envelope import Signed
@@ -106,6 +107,8 @@ def _operate(work: Working, signed: Signed) -> str:
         case Accuse():
             assert isinstance(found, str)
             return found
+        case Chain() | Promise() | Verdict() | Ruling():
+            return "audits are not taken yet"
         case _:
             assert_never(operation)
 

@@ -6,7 +6,10 @@ v   Seats          s + task      TaskSpec
 n   Change         k + key       Holder
 e   Eras           u + account   Unbonding
 c   Council        d + height    Due
-i   TaskIndex
+i   TaskIndex               r + task + round     Past
+                        w + task + round     Window, by its first round
+b + task + account  Bond    l + task   Parting
+h + task + account  Chains
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ GLOBALS, PARAMETERS, SEATS, CHANGE, INDEX = b"g", b"p", b"v", b"n", b"i"
 ERAS, COUNCIL = b"e", b"c"
 _ACCOUNT, _TASK, _SPEC = b"a", b"t", b"s"
 _HOLDER, _UNBONDING, _DUE = b"k", b"u", b"d"
+_PAST, _WINDOW, _BOND, _PARTING, _CHAINS = b"r", b"w", b"b", b"l", b"h"
 
 
 class Phase(IntEnum):
@@ -250,6 +254,8 @@ class Task:
     sealed: Annotated[tuple[Signed, ...], Size(0, MINERS_MAX)]  # Commitment, by miner, while revealing
     measured: Annotated[tuple[Measured, ...], Size(0, 1)]  # the newest agreed evaluation
     loss_micro: I64  # lower median of what the miners counted last said
+    norm: U63  # lower median of the norms that the first counted round had; 0 before: the unit of distances
+    rested_height: U63  # since when it is done; 0 while it is not
 
     def miner(self, account: AccountId) -> Miner | None:
         at = bisect_left(self.miners, account, key=lambda one: one.account)
@@ -262,6 +268,101 @@ class Task:
     def expected(self) -> Iterator[Miner]:
         """Those who may commit to the round that is open, by account."""
         return (one for one in self.active() if one.joined_round <= self.round)
+
+
+class Standing(IntEnum):
+    """Where a contribution of a past round stands."""
+
+    UNCONTESTED = 0
+    CONTESTED = 1  # a verdict calls it bad; every validator rules
+    CLEARED = 2  # a quorum rules it good, or no quorum rules it bad in time
+    SLASHED = 3  # a quorum rules it bad; or its miner was proved guilty otherwise
+
+
+@message(128)
+@dataclass(frozen=True)
+class Voice:
+    """What one validator has said of a contribution: by verdict, if it drew it, or by ruling, once it was contested."""
+
+    validator: AccountId
+    ruling: bool
+    status: U8  # audits.Status
+    distance_nano: U63
+
+
+@message(129)
+@dataclass(frozen=True)
+class Row:
+    """One contribution of a past round, and what it is owed."""
+
+    miner: AccountId
+    commitment: Digest  # record digest of what was sealed
+    payload: BlobRef
+    units: Units
+    outcome: U8  # rounds.Outcome
+    weight: U32
+    norm: U63  # `rounds.Contribution`
+    pay_micro: Amount  # to its miner, unless it is slashed before this vests
+    standing: U8  # Standing
+    voices: Annotated[tuple[Voice, ...], Size(0, 2 * VALIDATORS_MAX)]  # in the order in which they were heard
+
+
+@message(136)
+@dataclass(frozen=True)
+class Promised:
+    """A promise, and whether it has been kept."""
+
+    validator: AccountId
+    findings: Digest
+    kept: bool
+
+
+@message(137)
+@dataclass(frozen=True)
+class Past:
+    """A round that counted and whose pay has not vested: all that is needed to replay and to judge it."""
+
+    task: TaskId
+    round: U63
+    height: U63  # at which it ended
+    model: BlobRef  # that the gradients were taken at
+    seed: Digest
+    window: U63  # the first round of its window
+    pot_micro: Amount  # for those who audit it, until their time is over
+    promises: Annotated[tuple[Promised, ...], Size(0, VALIDATORS_MAX)]  # in the order in which they were heard
+    rows: Annotated[tuple[Row, ...], Size(0, MINERS_MAX)]  # by miner
+
+
+@message(138)
+@dataclass(frozen=True)
+class Bond:
+    """What a miner has locked for its enrolment in a task."""
+
+    account: AccountId
+    amount_micro: Amount
+    required_micro: Amount  # below it the miner is on probation
+    until_round: U63  # FOR_EVER while enrolled; else when it goes back to the account
+
+
+@message(139)
+@dataclass(frozen=True)
+class Parting:
+    """Who has left a task and has a bond there yet, in the order in which they left."""
+
+    accounts: Annotated[tuple[AccountId, ...], Size(0, MINERS_MAX)]
+
+
+@message(140)
+@dataclass(frozen=True)
+class Chains:
+    """The newest links of a validator's two hash chains for a task that the ledger has seen: for each the round whose
+    link it is, or would be, if it is the tip: one before the chain begins."""
+
+    begins: U63
+    seeds_round: I64
+    seeds: Digest
+    lots_round: I64
+    lots: Digest
 
 
 Entry = (
@@ -278,6 +379,11 @@ Entry = (
     | Holder
     | Unbonding
     | Due
+    | Window
+    | Past
+    | Bond
+    | Parting
+    | Chains
 )
 ENTRIES: tuple[type[Entry], ...] = (
     Globals,
@@ -293,6 +399,11 @@ ENTRIES: tuple[type[Entry], ...] = (
     Holder,
     Unbonding,
     Due,
+    Window,
+    Past,
+    Bond,
+    Parting,
+    Chains,
 )
 
 
@@ -328,3 +439,30 @@ def unbonding_key(account: AccountId) -> bytes:
 
 def due_key(height: int) -> bytes:
     return _DUE + height.to_bytes(8, "big")
+
+
+def past_key(task: TaskId, number: int) -> bytes:
+    return _PAST + task + number.to_bytes(8, "big")
+
+
+def past_of(key: bytes) -> tuple[TaskId, int] | None:
+    """The task and the round whose entry stands under this key, if it is one of a past round."""
+    if not key.startswith(_PAST):
+        return None
+    return key[1:33], int.from_bytes(key[33:], "big")
+
+
+def window_key(task: TaskId, begins: int) -> bytes:
+    return _WINDOW + task + begins.to_bytes(8, "big")
+
+
+def bond_key(task: TaskId, account: AccountId) -> bytes:
+    return _BOND + task + account
+
+
+def parting_key(task: TaskId) -> bytes:
+    return _PARTING + task
+
+
+def chains_key(task: TaskId, account: AccountId) -> bytes:
+    return _CHAINS + task + account

@@ -135,6 +135,8 @@ def submit(work: Working, operation: Submit, account: Account, signed: Signed) -
             sealed=(),
             measured=(),
             loss_micro=0,
+            norm=0,
+            rested_height=0,
         )
     )
     return ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
 from potd.consensus import events as pbft
@@ -42,6 +42,7 @@ from potd.rounds import events as rounds
 from potd.rounds.keeper import Desk
 from potd.rounds.part import Roles
 from potd.rounds.tally import Electorate
+from potd.wire.audits import Audit
 from potd.wire.blocks import (
     NULL,
     Batch,
@@ -494,6 +495,13 @@ class Node:
             return []
         return [effect for one in due for effect in self._from_consensus(self.replica.step(one))]
 
+    def _ask(self, operation: Audit) -> list[Effect]:
+        """An operation of our account, unless the same waits already."""
+        waiting = (self._agenda.operations[name].message.body for _, name in self._agenda.waiting_of(self.account))
+        if any(isinstance(one, Audit) and replace(one, nonce=operation.nonce) == operation for one in waiting):
+            return []
+        return self._on_asked(self.signer.sign(replace(operation, nonce=self.next_nonce())))
+
     def _enrol(self) -> list[Effect]:
         """Enrol for the tasks that the operator wants to mine for, and come back when suspended."""
         if out.TRAINER not in self._workers or self.successor() is not None:  # it would be the other key's enrolment
@@ -930,6 +938,8 @@ class Node:
                     return []  # a sum that we do not vouch for; the primary after us will
                 self._agenda.add_record(record)
                 return []
+            case rounds.Ask(operation):
+                return self._ask(operation)
             case rounds.Await(key):
                 return self._due([pbft.Awaited(key)])
             case rounds.Settle(key):

@@ -8,6 +8,7 @@ from enum import IntEnum
 from functools import cached_property
 
 from potd.rounds.plan import Window
+from potd.wire.audits import Audit
 from potd.wire.codec import decode
 from potd.wire.envelope import Signed, Verified
 from potd.wire.ids import AccountId, BlobRef, Digest, Key, TaskId
@@ -220,6 +221,13 @@ class Propose:
 
 
 @dataclass(frozen=True)
+class Ask:
+    """Have our account ask this of the ledger, unless it has. The nonce, here 0, is the node's to fill in."""
+
+    operation: Audit
+
+
+@dataclass(frozen=True)
 class Await:
     """The primary owes this."""
 
@@ -267,6 +275,7 @@ Effect = (
     | Retire
     | Note
     | Propose
+    | Ask
     | Await
     | Settle
     | Ignore

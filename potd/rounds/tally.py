@@ -214,7 +214,7 @@ def make_update(
     contributions: list[Contribution] = []
     for miner, outcome in choice.outcomes:
         if miner in judged:
-            contributions.append(Contribution(miner, judged[miner].outcome, judged[miner].weight))
+            contributions.append(Contribution(miner, judged[miner].outcome, judged[miner].weight, judged[miner].norm))
         else:
             contributions.append(Contribution(miner, outcome.value, 0))
     aggregate, model, momentum = results

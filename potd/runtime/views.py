@@ -13,7 +13,7 @@ from potd.ledger.entries import Phase, Task
 from potd.node.node import Node, silence_text
 from potd.wire.consensus import quorum_of
 from potd.wire.ids import AccountId, Key, short
-from potd.wire.jobs import Aggregate, Apply, Evaluate, Job, Train
+from potd.wire.jobs import Aggregate, Apply, Evaluate, Job, Replay, Train
 
 
 def task_view(node: Node, task: Task) -> dict[str, Any]:
@@ -217,6 +217,8 @@ def _job_text(job: Job) -> str:
             return f"applying round {job.round} of {job.spec.name}"
         case Evaluate():
             return f"evaluating {job.spec.name}"
+        case Replay():
+            return f"auditing round {job.round} of {job.spec.name}"
 
 
 def _waiting_text(node: Node, task: Task) -> str:

@@ -24,7 +24,7 @@ from potd.wire.codec import Malformed, decode
 from potd.wire.frames import LENGTH_BYTES, frame_length, framed
 from potd.wire.genesis import TICK_MS
 from potd.wire.ids import NO_BLOB, BlobRef
-from potd.wire.jobs import Aggregated, Answer, Applied, Evaluated, Failed, Job, Ready, Train, Trained
+from potd.wire.jobs import Aggregated, Answer, Applied, Evaluated, Failed, Job, Ready, Replayed, Train, Trained
 
 log = logging.getLogger(__name__)
 
@@ -258,7 +258,7 @@ def blobs_in(answer: Answer) -> tuple[BlobRef, ...]:
             refs = (answer.aggregate, answer.model, answer.momentum)
         case Applied():
             refs = (answer.model, answer.momentum)
-        case Evaluated() | Failed():
+        case Evaluated() | Replayed() | Failed():
             refs = ()
         case _:
             assert_never(answer)

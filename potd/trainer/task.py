@@ -8,7 +8,7 @@ A file, with what each key may be (docs/tasks has whole ones):
     [optimiser]   kind (sgd, nesterov), momentum, rate, schedule (constant, linear, cosine, step), warmup_rounds;
                   rate_end for linear and cosine; step_rounds and step_factor for step
     [training]    unit_batch, rounds, window_rounds, miners_min, deadline_seconds_min, deadline_seconds_max,
-                  evaluate_every, loss, rig_class
+                  evaluate_every, tolerance_nano, loss, rig_class
     [rule]        kind (mean, clip, trimmed, median, centred, krum, multi-krum); faults, radius, iterations and bucket
                   for those that take them
     [encoding]    kind (int8), block, exponent_min, exponent_max
@@ -285,6 +285,7 @@ def _prepare(tree: dict[str, Any], home: Path) -> Prepared:
         deadline_ticks_min=_ticks(training, "deadline_seconds_min", 1),
         deadline_ticks_max=_ticks(training, "deadline_seconds_max", 60),
         evaluate_every=training.integer("evaluate_every", 0, 2**32 - 1, 10),
+        tolerance_nano=training.integer("tolerance_nano", 0, 2**32 - 1, 400),
     )
     if spec.deadline_ticks_min > spec.deadline_ticks_max:
         training.wrong("deadline_seconds_min", "is above deadline_seconds_max")

@@ -37,6 +37,12 @@ class Parameters:
     misses_max: Annotated[int, Range(1, 255)] = 3  # missed rounds in a row that suspend a miner
     seat_bond_micro: Annotated[int, Range(0, SUPPLY_MAX)] = 100_000_000_000  # what a validator's seat locks
     unbonding_heights: Annotated[int, Range(1, 2**31)] = 10_000  # how long a seat given up can be accused
+    bond_rounds: U32 = 20  # of pay, that a miner's enrolment locks
+    audit_ppm: Annotated[int, Range(0, 1_000_000)] = 100_000  # of contributions, that the honest validators replay
+    audit_rounds: Annotated[int, Range(4, 64)] = 16  # a quarter to promise, a quarter to tell, the rest to rule
+    audit_pay_ppm: Annotated[int, Range(0, 1_000_000)] = 500_000  # of the validators' share, to those who audit
+    vest_rounds: Annotated[int, Range(1, 100_000)] = 200  # until pay is paid, and the bond of who leaves goes back
+    settle_heights: Annotated[int, Range(4, 2**31)] = 600  # the same after a task is done, for all that it owes
 
 
 @message(12)

@@ -104,6 +104,7 @@ class Judgement:
 
     outcome: U8  # rounds.Outcome: COUNTED or MALFORMED
     weight: U32  # sixteen-bit fixed point
+    norm: U63 = 0  # rounds.Contribution
 
 
 @message(88)
@@ -150,5 +151,33 @@ class Failed:
     reason: Annotated[str, Size(1, 1024)]
 
 
-Job = Train | Evaluate | Aggregate | Apply
-Answer = Trained | Evaluated | Aggregated | Applied | Failed
+@message(92)
+@dataclass(frozen=True)
+class Replay:
+    """Take a miner's gradient again, and compare it with what it has revealed."""
+
+    job: U63
+    spec: TaskSpec
+    round: U63
+    model: BlobRef
+    shards: Annotated[tuple[BlobRef, ...], Size(1, 65_536)]
+    samples: Annotated[tuple[U32, ...], Size(1, BATCH_SAMPLES_MAX)]  # indices into the shards laid end to end
+    payload: BlobRef
+    binding: Digest  # what the payload has to begin with
+    norm: U63  # rounds.Contribution's, of the task: the unit of distances
+
+
+@message(93)
+@dataclass(frozen=True)
+class Replayed:
+    """How far a payload is from its replay: the L2 norm of what is beyond half a step of its grid, in billionths of
+    the job's norm; and how many blocks have an exponent that the replay can't explain."""
+
+    job: U63
+    distance_nano: U63
+    exponents: U32
+    milliseconds: U32
+
+
+Job = Train | Evaluate | Aggregate | Apply | Replay
+Answer = Trained | Evaluated | Aggregated | Applied | Replayed | Failed

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+from potd.wire.audits import Audit, Chain, Promise, Ruling, Verdict
 from potd.wire.codec import U63, Range, Size, message
 from potd.wire.envelope import Signature, Signed
 from potd.wire.genesis import SUPPLY_MAX
@@ -124,5 +125,19 @@ class Possession:
     account: AccountId
 
 
-Operation = Transfer | Submit | Enrol | Leave | Stand | Back | Resign | Rekey | Accuse
-OPERATIONS: tuple[type[Operation], ...] = (Transfer, Submit, Enrol, Leave, Stand, Back, Resign, Rekey, Accuse)
+Operation = Transfer | Submit | Enrol | Leave | Stand | Back | Resign | Rekey | Accuse | Audit
+OPERATIONS: tuple[type[Operation], ...] = (
+    Transfer,
+    Submit,
+    Enrol,
+    Leave,
+    Stand,
+    Back,
+    Resign,
+    Rekey,
+    Accuse,
+    Chain,
+    Promise,
+    Verdict,
+    Ruling,
+)

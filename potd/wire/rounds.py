@@ -39,6 +39,7 @@ class Outcome(IntEnum):
     WITHHELD = 1  # fewer than f + 1 reports name its payload
     MALFORMED = 2  # the payload is not an encoding of the task
     NON_FINITE = 3  # the miner itself says that its gradient was not finite
+    PROBATION = 4  # revealed, and not counted: its miner has no bond yet
 
 
 @message(40)
@@ -177,6 +178,7 @@ class Contribution:
     miner: AccountId
     outcome: U8
     weight: U32  # sixteen-bit fixed point: 65536 is unclipped
+    norm: U63 = 0  # L2 norm of what was revealed, in steps of 2 to the encoding's least exponent, rounded down
 
 
 @message(47)

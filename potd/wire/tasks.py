@@ -81,6 +81,7 @@ class TaskSpec:
     deadline_ticks_min: Annotated[int, Range(2, 2**31)]
     deadline_ticks_max: Annotated[int, Range(2, 2**31)]
     evaluate_every: U32  # rounds between evaluations on the held-out shards; 0 for never
+    tolerance_nano: U32  # the greatest distance of a good replay, in billionths of the norm; 0: nobody audits
 
 
 @message(24)

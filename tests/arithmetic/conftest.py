@@ -32,4 +32,5 @@ def spec() -> TaskSpec:
         deadline_ticks_min=2,
         deadline_ticks_max=20,
         evaluate_every=0,
+        tolerance_nano=400,
     )

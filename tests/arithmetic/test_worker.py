@@ -8,13 +8,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from math import isqrt
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from potd.arithmetic.optimise import from_micro, rate_micro, step
-from potd.arithmetic.quantise import decode_aggregate, decode_payload, encode_payload, to_bytes
+from potd.arithmetic.quantise import Blocks, decode_aggregate, decode_payload, encode_payload, to_bytes
 from potd.arithmetic.robust import Contribution, aggregate
 from potd.arithmetic.selftest import GOLDEN
 from potd.wire.blobs import blob_path, blob_ref, read_blob, write_blob
@@ -91,6 +92,12 @@ def timeless(answer: Aggregated | Applied | Failed | None) -> Aggregated | Appli
     return answer if answer is None or isinstance(answer, Failed) else replace(answer, milliseconds=0)
 
 
+def steps(vector: Blocks) -> list[int]:
+    """Its values, in steps of 2 to the least exponent."""
+    lifts = np.repeat(vector.exponents.astype(int) - vector.grid.exponent_min, vector.grid.block)[: len(vector.codes)]
+    return [int(code) << int(lift) for code, lift in zip(vector.codes, lifts, strict=True)]
+
+
 @pytest.mark.parametrize("rule", [MEAN, CLIP, RuleSpec("median", 0, 0, 0, 2)])
 def test_a_round_comes_to_what_the_rule_says(worker: Worker, folder: Path, spec: TaskSpec, rule: RuleSpec) -> None:
     task = replace(spec, rule=rule, optimiser=OptimiserSpec("nesterov", 900_000, (500_000, 100_000)))
@@ -117,7 +124,8 @@ def test_a_round_comes_to_what_the_rule_says(worker: Worker, folder: Path, spec:
     step(theta, velocity, average, task.optimiser, from_micro(100_000))
     assert read_blob(folder, told.model) == theta.tobytes()
     assert read_blob(folder, told.momentum) == velocity.tobytes()
-    assert told.judgements == tuple(Judgement(Outcome.COUNTED, weight) for weight in weights)
+    norms = [isqrt(sum(value**2 for value in steps(one.vector))) for one in contributions]
+    assert told.judgements == tuple(map(Judgement, [Outcome.COUNTED] * 4, weights, norms))
     assert told.job == 5
 
 
@@ -156,8 +164,9 @@ def test_malformed_payloads_are_judged_so_and_left_out(worker: Worker, folder: P
     told = worker.ask(job)
     assert isinstance(told, Aggregated)
     assert isinstance(without, Aggregated)
-    out, counted = Judgement(Outcome.MALFORMED, 0), Judgement(Outcome.COUNTED, 65_536)
-    assert told.judgements == (out, counted, out, counted, out)
+    out, (first, second) = Judgement(Outcome.MALFORMED, 0), without.judgements
+    assert first.outcome == second.outcome == Outcome.COUNTED
+    assert told.judgements == (out, first, out, second, out)
     assert timeless(replace(told, judgements=without.judgements)) == timeless(without)
 
 
@@ -167,7 +176,8 @@ def test_a_payload_of_another_miner_or_round_is_worth_nothing(worker: Worker, fo
     copied = replace(good, binding=digest("payload of another"))
     told = worker.ask(Aggregate(1, spec, 0, model_blob(folder), NO_BLOB, (good, copied)))
     assert isinstance(told, Aggregated)
-    assert told.judgements == (Judgement(Outcome.COUNTED, 65_536), Judgement(Outcome.MALFORMED, 0))
+    assert [one.outcome for one in told.judgements] == [Outcome.COUNTED, Outcome.MALFORMED]
+    assert told.judgements[1] == Judgement(Outcome.MALFORMED, 0)
 
 
 def test_nothing_follows_if_no_payload_counts(worker: Worker, folder: Path, spec: TaskSpec) -> None:

@@ -349,6 +349,7 @@ def _spec(miners: int) -> TaskSpec:
         deadline_ticks_min=6_000,
         deadline_ticks_max=6_000,
         evaluate_every=0,
+        tolerance_nano=400,
     )
 
 

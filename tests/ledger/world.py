@@ -85,6 +85,7 @@ def spec(**changes: Any) -> TaskSpec:
         "deadline_ticks_min": 10,
         "deadline_ticks_max": 200,
         "evaluate_every": 2,
+        "tolerance_nano": 400,
     }
     return TaskSpec(**{**fields, **changes})
 

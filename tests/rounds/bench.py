@@ -54,6 +54,7 @@ SPEC = TaskSpec(
     deadline_ticks_min=10,
     deadline_ticks_max=30,
     evaluate_every=0,
+    tolerance_nano=400,
 )
 
 _WINDOW = Window(digest("window"), tuple(sorted((one, 1) for one in MINERS)))

@@ -41,6 +41,7 @@ SPEC = TaskSpec(
     deadline_ticks_min=2,
     deadline_ticks_max=2400,
     evaluate_every=0,
+    tolerance_nano=400,
 )
 
 # A worker whose behaviour is told by the round in its job: it answers Evaluated(job, round), unless it must misbehave.

@@ -54,6 +54,7 @@ def spec(blobs: Path, manifest: Manifest) -> TaskSpec:
         deadline_ticks_min=20,
         deadline_ticks_max=400,
         evaluate_every=10,
+        tolerance_nano=400,
     )
 
 
