@@ -11,12 +11,12 @@ from potd.wire.consensus import WORDS, PrePrepare, Proposal, Word
 from potd.wire.envelope import Signed, Verified, verify
 from potd.wire.ids import Digest
 from potd.wire.operations import OPERATIONS, Operation
-from potd.wire.rounds import Commitment, Draft, Report
+from potd.wire.rounds import Commitment, Draft, Link, Report
 
 GOSSIP_BYTES_MAX = 64 * 1024
 
-Said = Word | Report | Draft | Commitment | Operation
-_SAID = (*WORDS, Report, Draft, Commitment, *OPERATIONS)
+Said = Word | Report | Draft | Link | Commitment | Operation
+_SAID = (*WORDS, Report, Draft, Link, Commitment, *OPERATIONS)
 _ENVELOPES: tuple[type[Signed] | type[Proposal] | type[Certificate], ...] = (Signed, Proposal, Certificate)
 
 

@@ -12,7 +12,7 @@ from potd.wire.codec import Malformed, decode, encode
 from potd.wire.consensus import Commit, NewView, Prepare, Prepared, PrePrepare, Refusal, ViewChange
 from potd.wire.envelope import Signed
 from potd.wire.ids import short
-from potd.wire.rounds import Draft, Report, Step
+from potd.wire.rounds import Draft, Link, Report, Step
 
 
 def trace_of(effect: ev.Effect) -> bytes:
@@ -90,9 +90,11 @@ def _word(body: object) -> str:
             carried = ", ".join(_carried(one) for one in orders)
             return f"NEW-VIEW {view} of {len(changes)} view changes, carries [{carried}]"
         case Report():
-            return f"REPORT {Step(body.step).name.lower()} of round {body.round}: {len(body.names)} named"
+            return f"REPORT {Step(body.step).name.lower()} of round {body.round}: {len(body.names)} named, {len(body.links)} links"
         case Draft():
             return f"DRAFT of round {body.round} in view {body.view}: {len(body.reports)} reports"
+        case Link():
+            return f"LINK of round {body.round}: {short(body.link)}"
         case _:
             return ""
 

@@ -11,9 +11,9 @@ from potd.wire.consensus import WORDS, Commit, NewView, Prepare, PrePrepare, Pro
 from potd.wire.envelope import Signed
 from potd.wire.ids import Key
 from potd.wire.operations import OPERATIONS, Operation
-from potd.wire.rounds import Commitment, Draft, Report
+from potd.wire.rounds import Commitment, Draft, Link, Report
 
-SPOKEN = (*WORDS, Report, Draft, Commitment, *OPERATIONS)
+SPOKEN = (*WORDS, Report, Draft, Link, Commitment, *OPERATIONS)
 KEPT_MAX = 1 << 14  # frames and payloads that are kept decoded, for all nodes together
 
 
@@ -70,7 +70,7 @@ def asked(body: object) -> tuple[object, ...] | None:
             return kind, body.task, body.round, body.step
         case Draft():
             return kind, body.task, body.round, body.base, body.view
-        case Commitment():
+        case Commitment() | Link():
             return kind, body.task, body.round
         case _:
             return ("operation", body.account, body.nonce) if isinstance(body, Operation) else None

@@ -120,23 +120,22 @@ class Report:
     round: U63
     step: U8
     names: Annotated[tuple[Digest, ...], Size(0, MINERS_MAX)]  # seal: of the commitments held, in order
-    links: Annotated[
-        tuple[Named, ...], Size(0, VALIDATORS_MAX)
-    ]  # by subject; released links of validators' hash chains
+    links: Annotated[tuple[Named, ...], Size(0, VALIDATORS_MAX)]  # update: those released and held, by subject
     measured: Annotated[tuple[Measured, ...], Size(0, 16)]
     held: Annotated[bytes, Size(0, MINERS_MAX // 8)] = b""  # update: of the payloads held, positions in what was sealed
     ticks: U32 = 0  # when the last of these came, since the step began
 
 
 def report_fault(report: Report) -> str:
-    """Why this is no honest report, whatever the state, or nothing: each miner stands in it once, in order."""
+    """Why this is no honest report, whatever the state, or nothing: each miner and each validator stands in it once, in order."""
     miners = [name[:MINER_BYTES] for name in report.names]
     if miners != sorted(set(miners)):
         return "report that names a miner twice, or out of order"
-    if (report.names and report.step != Step.SEAL) or (report.held and report.step != Step.UPDATE):
+    if (report.names and report.step != Step.SEAL) or ((report.held or report.links) and report.step != Step.UPDATE):
         return "report that holds something of another step"
-    if report.links:
-        return "report with links, which protocol 1 does not release"
+    subjects = [one.subject for one in report.links]
+    if subjects != sorted(set(subjects)):
+        return "report that names a validator's link twice, or out of order"
     return ""
 
 
@@ -203,3 +202,15 @@ class Evaluation:
     task: TaskId
     round: U63
     reports: Annotated[tuple[Signed, ...], Size(1, VALIDATORS_MAX)]  # Report, by key
+
+
+@message(49)
+@dataclass(frozen=True)
+class Link:
+    """A validator releases the link of its hash chain that goes into the seed after a round: once that round's seal is
+    certified, so that whoever chose the seal could not know it."""
+
+    task: TaskId
+    round: U63
+    account: AccountId
+    link: Digest

@@ -28,6 +28,7 @@ from potd.wire.jobs import Judgement
 from potd.wire.rounds import (
     MINER_BYTES,
     Contribution,
+    Named,
     Outcome,
     Report,
     Seal,
@@ -82,6 +83,16 @@ def test_a_report_speaks_of_its_own_step_only() -> None:
     fault = "report that holds something of another step"
     assert report_fault(replace(report((1, 1)), step=Step.UPDATE.value)) == fault
     assert report_fault(replace(report(), held=b"\x80")) == fault
+    assert report_fault(replace(report(), links=(Named(TASK, TASK),))) == fault
+
+
+def test_a_report_names_one_link_of_a_validator() -> None:
+    one, other = Named(digest("a"), digest("link")), Named(digest("a"), digest("another"))
+    fault = "report that names a validator's link twice, or out of order"
+    links = [(one, one), (one, other), tuple(sorted((one, Named(digest("b"), digest("link"))), reverse=True))]
+    for each in links:
+        assert report_fault(replace(report(), step=Step.UPDATE.value, links=each)) == fault
+    assert report_fault(replace(report(), step=Step.UPDATE.value, links=links[2][::-1])) == ""
 
 
 def test_a_subject_of_which_two_things_are_named_so_often_is_left_out() -> None:
