@@ -6,10 +6,10 @@ v   Seats          s + task      TaskSpec
 n   Change         k + key       Holder
 e   Eras           u + account   Unbonding
 c   Council        d + height    Due
-i   TaskIndex               r + task + round     Past
-                        w + task + round     Window, by its first round
-b + task + account  Bond    l + task   Parting
-h + task + account  Chains
+i   TaskIndex      l + task      Parting
+
+r + task + round    Past         b + task + account  Bond
+w + task + round    Window       h + task + account  Chains
 """
 
 from __future__ import annotations
@@ -192,6 +192,7 @@ class TaskIndex:
     """The tasks there are, in the order in which they were opened."""
 
     ids: Annotated[tuple[TaskId, ...], Size(0, TASKS_MAX)]
+    settling: Annotated[tuple[TaskId, ...], Size(0, TASKS_MAX)]  # done and owing yet, in the order in which they rested
 
 
 @message(115)
@@ -206,7 +207,8 @@ class Miner:
     missed: Annotated[int, Range(0, 255)]  # rounds in a row
     suspended: bool
     joined_round: U63  # the first round that it may commit to
-    earned_micro: Amount  # since it enrolled
+    earned_micro: Amount  # since it enrolled, vested or not
+    probation: bool  # its bond is not made up yet
 
 
 @message(116)
@@ -252,6 +254,7 @@ class Task:
     next_window: Window
     seal: Digest  # record digest of the seal while revealing, else NOTHING
     sealed: Annotated[tuple[Signed, ...], Size(0, MINERS_MAX)]  # Commitment, by miner, while revealing
+    probation: Annotated[bytes, Size(0, MINERS_MAX // 8)]  # whose miners were on it when it was sealed: positions there
     measured: Annotated[tuple[Measured, ...], Size(0, 1)]  # the newest agreed evaluation
     loss_micro: I64  # lower median of what the miners counted last said
     norm: U63  # lower median of the norms that the first counted round had; 0 before: the unit of distances
@@ -328,6 +331,7 @@ class Past:
     model: BlobRef  # that the gradients were taken at
     seed: Digest
     window: U63  # the first round of its window
+    validators: U32  # how many decided that height: by that number contributions are drawn
     pot_micro: Amount  # for those who audit it, until their time is over
     promises: Annotated[tuple[Promised, ...], Size(0, VALIDATORS_MAX)]  # in the order in which they were heard
     rows: Annotated[tuple[Row, ...], Size(0, MINERS_MAX)]  # by miner
@@ -347,9 +351,10 @@ class Bond:
 @message(139)
 @dataclass(frozen=True)
 class Parting:
-    """Who has left a task and has a bond there yet, in the order in which they left."""
+    """Who has left a task: with a bond there yet, in the order in which they left; or slashed, and not to come back."""
 
     accounts: Annotated[tuple[AccountId, ...], Size(0, MINERS_MAX)]
+    slashed: Annotated[tuple[AccountId, ...], Size(0, MINERS_MAX)]  # in the order in which they were
 
 
 @message(140)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from potd.ledger.clock import AuditPhase, audit_phase
 from potd.ledger.entries import (
     CHANGE,
     COUNCIL,
@@ -16,22 +17,32 @@ from potd.ledger.entries import (
     PARAMETERS,
     SEATS,
     Account,
+    Bond,
+    Chains,
     Change,
     Council,
     Entry,
     Eras,
     Globals,
     Holder,
+    Parting,
+    Past,
     Seat,
     Seats,
     Task,
     TaskIndex,
     Unbonding,
+    Window,
     account_key,
+    bond_key,
+    chains_key,
     holder_key,
+    parting_key,
+    past_key,
     spec_key,
     task_key,
     unbonding_key,
+    window_key,
 )
 from potd.wire.blocks import Header
 from potd.wire.codec import decode, encode
@@ -156,6 +167,47 @@ class Ledger:
         known = self.account(account)
         return known.nonce if known is not None else 0
 
+    def settling(self) -> tuple[TaskId, ...]:
+        """The tasks that are done and owe pay and bonds yet, in the order in which they will settle."""
+        return self._always(INDEX, TaskIndex).settling
+
+    def settles(self) -> int | None:
+        """The height at which the last of these settles; None if nothing is owed."""
+        settling = self.settling()
+        if not settling:
+            return None
+        return self._always(task_key(settling[-1]), Task).rested_height + self.parameters().settle_heights
+
+    def past(self, task: TaskId, number: int) -> Past | None:
+        """A round that counted and whose pay has not vested."""
+        return self.read(past_key(task, number), Past)
+
+    def pasts(self, task: TaskId) -> tuple[Past, ...]:
+        """The rounds of a task whose audit is not over, the oldest first."""
+        known, parameters = self.task(task), self.parameters()
+        if known is None:
+            return ()
+        numbers = range(max(0, known.round - parameters.audit_rounds), known.round)
+        pasts = [past for number in numbers if (past := self.past(task, number)) is not None]
+        over = AuditPhase.OVER
+        return tuple(one for one in pasts if audit_phase(known, one, self.height + 1, parameters) != over)
+
+    def window(self, task: TaskId, begins: int) -> Window | None:
+        """The window that began at this round, as long as a round in it can be audited."""
+        return self.read(window_key(task, begins), Window)
+
+    def bond(self, task: TaskId, account: AccountId) -> Bond | None:
+        """What a miner has locked for a task."""
+        return self.read(bond_key(task, account), Bond)
+
+    def parting(self, task: TaskId) -> Parting:
+        """Who has left a task, and is owed a bond or may not come back."""
+        return self.read(parting_key(task), Parting) or Parting((), ())
+
+    def chains(self, task: TaskId, account: AccountId) -> Chains | None:
+        """A validator's hash chains for a task."""
+        return self.read(chains_key(task, account), Chains)
+
     def task(self, task: TaskId) -> Task | None:
         return self.read(task_key(task), Task)
 
@@ -198,7 +250,7 @@ def genesis_ledger(genesis: Genesis) -> Ledger:
         (SEATS, Seats(0, seats, ())),
         (ERAS, Eras((0,))),
         (COUNCIL, Council((), (), (), (), ())),
-        (INDEX, TaskIndex(())),
+        (INDEX, TaskIndex((), ())),
     ]
     for key, amount in balances.items():
         entries.append((account_key(account_id(key)), Account(key, key, amount - bonds.get(key, 0), 0)))
@@ -212,7 +264,8 @@ def entries_of(ledger: Ledger) -> Iterator[tuple[bytes, Entry]]:
 
 
 def supply(ledger: Ledger) -> int:
-    """All there is, added up, in micro-units: balances, escrows, bonds, fees not shared. The same at every height."""
+    """All there is, added up, in micro-units: balances, escrows, bonds, pay not vested, fees and pots not shared. The
+    same at every height."""
     seated = _seated(ledger)
     return sum(_amount(entry, seated) for _, entry in entries_of(ledger))
 
@@ -246,7 +299,9 @@ def _amount(entry: Entry, seated: set[AccountId]) -> int:
             return sum(seat.bond_micro for seat in entry.seats if seat.account not in seated)
         case Council():
             return sum(one.bond_micro for one in entry.candidates)
-        case Unbonding():
+        case Unbonding() | Bond():
             return entry.amount_micro
+        case Past():
+            return entry.pot_micro + sum(row.pay_micro for row in entry.rows)
         case _:
             return 0

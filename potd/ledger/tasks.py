@@ -109,7 +109,7 @@ def submit(work: Working, operation: Submit, account: Account, signed: Signed) -
         ids = tuple(one for one in ids if one != finished)
     name = task_id(encode(signed))
     work.debit(operation.account, operation.escrow_micro)
-    work.put(INDEX, TaskIndex((*ids, name)))
+    work.put(INDEX, TaskIndex((*ids, name), work.settling()))
     work.put(spec_key(name), spec)
     nobody = Window(0, NOTHING, ())
     work.put_task(
@@ -133,6 +133,7 @@ def submit(work: Working, operation: Submit, account: Account, signed: Signed) -
             next_window=nobody,
             seal=NOTHING,
             sealed=(),
+            probation=b"",
             measured=(),
             loss_micro=0,
             norm=0,
@@ -176,6 +177,7 @@ def enrol(work: Working, operation: Enrol, account: Account) -> str:
             suspended=False,
             joined_round=task.round + 1 if task.phase in (Phase.TRAINING, Phase.REVEALING) else task.round,
             earned_micro=0 if known is None else known.earned_micro,
+            probation=False,
         )
     at = bisect_left(others, miner.account, key=lambda one: one.account)
     task = replace(task, miners=(*others[:at], miner, *others[at:]))

@@ -78,6 +78,9 @@ class Working:
     def task_ids(self) -> tuple[TaskId, ...]:
         return self._always(INDEX, TaskIndex).ids
 
+    def settling(self) -> tuple[TaskId, ...]:
+        return self._always(INDEX, TaskIndex).settling
+
     def seat_entry(self) -> Seats:
         return self._always(SEATS, Seats)
 

@@ -7,7 +7,7 @@ before it tells, and everybody can check it afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from fractions import Fraction
@@ -15,10 +15,11 @@ from typing import Annotated
 
 from potd.wire.codec import U8, U63, Size, encode, message
 from potd.wire.ids import AccountId, Digest, TaskId, digest
-from potd.wire.rounds import MINERS_MAX
+from potd.wire.rounds import MINERS_MAX, Outcome
 
 CHAIN_ROUNDS = 1024  # for which one pair of chains is good
 CHAIN_AHEAD_ROUNDS = 2  # a chain counts from so many rounds after it was published on: their seeds are unknown then
+PROBATION_PPM = 500_000  # of the contributions of miners on probation, that the honest validators replay
 PPM = 1_000_000
 
 
@@ -136,3 +137,23 @@ def is_drawn(link: Digest, seed: Digest, miner: AccountId, ppm: int) -> bool:
     published."""
     number = int.from_bytes(digest("lot", link, seed, miner)[:8], "big")
     return Fraction(number, 2**64) < Fraction(ppm, PPM)
+
+
+def drawn(
+    link: Digest,
+    seed: Digest,
+    contributions: Iterable[tuple[AccountId, int]],  # miner and outcome, by miner
+    own: AccountId,
+    audit_ppm: int,
+    validators: int,
+) -> tuple[AccountId, ...]:
+    """The miners whose contributions to a round its link has a validator replay, in order; never its own account's."""
+    chance = {
+        Outcome.COUNTED.value: lot_ppm(audit_ppm, validators),
+        Outcome.PROBATION.value: lot_ppm(PROBATION_PPM, validators) if audit_ppm else 0,
+    }
+    return tuple(
+        miner
+        for miner, outcome in contributions
+        if miner != own and outcome in chance and is_drawn(link, seed, miner, chance[outcome])
+    )
