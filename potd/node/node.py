@@ -25,7 +25,7 @@ from potd.gossip.admit import (
     admit_operation,
 )
 from potd.ledger.apply import execute
-from potd.ledger.entries import task_of
+from potd.ledger.entries import Task, task_of
 from potd.ledger.state import Ledger, genesis_ledger
 from potd.node import events as out
 from potd.node.accuser import Accuser
@@ -37,7 +37,7 @@ from potd.node.follow import GRACE_TICKS, Follower
 from potd.node.operations import Operations
 from potd.node.shelf import Shelf
 from potd.node.snapshot import SNAPSHOT_LAG, WORTH_HEIGHTS, Taken, Taking
-from potd.node.tasks import Desks
+from potd.node.tasks import Desks, tips_of
 from potd.rounds import events as rounds
 from potd.rounds.keeper import Desk
 from potd.rounds.part import Roles
@@ -79,7 +79,7 @@ from potd.wire.operations import (
     Submit,
     Transfer,
 )
-from potd.wire.rounds import Commitment, Draft, Report, Update
+from potd.wire.rounds import Commitment, Draft, Link, Report, Update
 from potd.wire.transfer import Part, Snapshot, WantPart, WantSnapshot
 
 CERTIFICATE_TICKS = 20  # how long a backup leaves it to the primary to gossip a certificate
@@ -265,7 +265,7 @@ class Node:
         era begins."""
         effects: list[Effect] = []
         for task in self.ledger.tasks():
-            effects += self._from_rounds(self._desks.changed(task, self.ledger.spec(task.id), self.height))
+            effects += self._from_rounds(self._changed(task))
         if self.replica is not None:
             primary = self.replica.primary if self.replica.active else None
             effects += self._from_rounds(self._desks.entered(self.replica.view, primary))
@@ -389,6 +389,8 @@ class Node:
             case Draft():
                 self._echo(message)
                 return self._rounds_said(peer, self._desks.drafted(message))
+            case Link():
+                return self._rounds_said(peer, self._desks.released(message))
             case Transfer() | Submit() | Enrol() | Leave() | Stand() | Back() | Resign() | Rekey() | Accuse():
                 return self._on_operation(message, ours=False)
             case Recollect() | Status() if peer != message.sender:
@@ -677,7 +679,7 @@ class Node:
         self._moved.clear()
         for task in [one for one in moved if one is not None]:
             self._agenda.drop_stale(task.id, task.round)
-            effects += self._from_rounds(self._desks.changed(task, self.ledger.spec(task.id), self.height))
+            effects += self._from_rounds(self._changed(task))
         if self.certified >= self.height:
             effects += self._from_rounds(self._desks.certified(self.certified))
         return effects + self._judge_again()
@@ -891,6 +893,10 @@ class Node:
         return [out.Note(*self._shelf.hand_over(handover))]
 
     # Rounds
+
+    def _changed(self, task: Task) -> list[tuple[TaskId, rounds.Effect]]:
+        """Tell the rounds how a task stands."""
+        return self._desks.changed(task, self.ledger.spec(task.id), self.height, tips_of(self.ledger, task.id))
 
     def _from_rounds(self, effects: Iterable[tuple[TaskId, rounds.Effect]]) -> list[Effect]:
         done: list[Effect] = []

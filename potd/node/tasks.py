@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from potd.ledger.entries import Phase as LedgerPhase
 from potd.ledger.entries import Task
 from potd.ledger.entries import Window as LedgerWindow
-from potd.rounds.events import Effect, Note, Opened, Phase, Seat, Told, View
+from potd.ledger.state import Ledger
+from potd.rounds.chains import Chained
+from potd.rounds.events import Effect, Note, Opened, Phase, Seat, Tip, Told, View
 from potd.rounds.keeper import Desk
 from potd.rounds.part import Part, Roles, note_names, record_fault
 from potd.rounds.plan import Window
@@ -17,7 +19,7 @@ from potd.wire.codec import Malformed, decode
 from potd.wire.envelope import Signed, Verified
 from potd.wire.ids import NO_BLOB, BlobRef, Key, TaskId
 from potd.wire.jobs import Aggregated, Answer, Applied, Trained
-from potd.wire.rounds import Commitment, Draft, Evaluation, Report, Seal, Update
+from potd.wire.rounds import Commitment, Draft, Evaluation, Link, Report, Seal, Update
 from potd.wire.tasks import Manifest, TaskSpec
 
 Marked = tuple[TaskId, Effect]
@@ -50,13 +52,16 @@ class Desks:
 
     # From the ledger
 
-    def changed(self, task: Task, spec: TaskSpec | None, height: int) -> list[Marked]:
-        """The state of a task that a height has touched; nothing happens unless it has moved."""
+    def changed(self, task: Task, spec: TaskSpec | None, height: int, tips: tuple[Tip, ...] = ()) -> list[Marked]:
+        """The state of a task that a height has touched, and the chains of those who have a seat; nothing happens
+        unless it has moved."""
         assert spec is not None
         if not (self._roles.validator or self._roles.miner):
             return self._tidied(task.id) if task.phase == LedgerPhase.DONE else []
         part, last = self.parts.get(task.id), self._last.get(task.id)
-        view = view_of(task, spec) if part is None or part.view is None else _moved_on(part.view, last, task)
+        view = (
+            view_of(task, spec, tips) if part is None or part.view is None else _moved_on(part.view, last, task, tips)
+        )
         if part is None:
             if view.phase == Phase.DONE and (view.evaluated >= view.round or spec.evaluate_every == 0):
                 return []
@@ -157,6 +162,9 @@ class Desks:
 
     def drafted(self, message: Verified[Draft]) -> tuple[list[Marked], str]:
         return self._said(message.body.task, lambda part: part.on_draft(message))
+
+    def released(self, message: Verified[Link]) -> tuple[list[Marked], str]:
+        return self._said(message.body.task, lambda part: part.on_link(message))
 
     def _said(self, task: TaskId, act: Callable[[Part], tuple[list[Effect], str]]) -> tuple[list[Marked], str]:
         part = self.parts.get(task)
@@ -289,26 +297,28 @@ _PHASES = {
 }
 
 
-def view_of(task: Task, spec: TaskSpec) -> View:
+def view_of(task: Task, spec: TaskSpec, tips: tuple[Tip, ...] = ()) -> View:
     """A task of the ledger as the rounds see it."""
-    return _view(task, spec, _seats(task), _window(task.window), _window(task.next_window))
+    return _view(task, spec, _seats(task), _window(task.window), _window(task.next_window), tips)
 
 
-def _moved_on(view: View, last: Task | None, task: Task) -> View:
+def _moved_on(view: View, last: Task | None, task: Task, tips: tuple[Tip, ...]) -> View:
     """The same, where the view of the entry before is known: what an entry leaves alone is not made again."""
     if last is None:
-        return view_of(task, view.spec)
+        return view_of(task, view.spec, tips)
     known = ((last.window, view.window), (last.next_window, view.next_window))
     window, next_window = (
         next((ours for theirs, ours in known if theirs is one), None) or _window(one)
         for one in (task.window, task.next_window)
     )
     seats = view.seats if task.miners is last.miners else _kept(view.seats, _seats(task))
-    moved = _view(task, view.spec, seats, window, next_window)
+    moved = _view(task, view.spec, seats, window, next_window, tips)
     return view if moved == view else moved
 
 
-def _view(task: Task, spec: TaskSpec, seats: tuple[Seat, ...], window: Window, next_window: Window) -> View:
+def _view(
+    task: Task, spec: TaskSpec, seats: tuple[Seat, ...], window: Window, next_window: Window, tips: tuple[Tip, ...]
+) -> View:
     return View(
         task.id,
         spec,
@@ -325,6 +335,17 @@ def _view(task: Task, spec: TaskSpec, seats: tuple[Seat, ...], window: Window, n
         next_window,
         task.sealed,
         task.measured[0].round if task.measured else -1,
+        tips,
+    )
+
+
+def tips_of(ledger: Ledger, task: TaskId) -> tuple[Tip, ...]:
+    """The chains of those who have a seat and have published some for a task, by account."""
+    entries = ((seat.account, ledger.chains(task, seat.account)) for seat in ledger.validators())
+    known = [(account, one) for account, one in entries if one is not None]
+    return tuple(
+        Tip(account, Chained(one.begins, one.seeds_round, one.seeds, one.lots_round, one.lots))
+        for account, one in sorted(known, key=lambda pair: pair[0])
     )
 
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
 
+from potd.rounds.chains import Chained
 from potd.rounds.plan import Window
 from potd.wire.audits import Audit
 from potd.wire.codec import decode
 from potd.wire.envelope import Signed, Verified
 from potd.wire.ids import AccountId, BlobRef, Digest, Key, TaskId
 from potd.wire.jobs import Answer, Job
-from potd.wire.rounds import Commitment, Draft, Evaluation, Report, Seal, Update
+from potd.wire.rounds import Commitment, Draft, Evaluation, Link, Report, Seal, Update
 from potd.wire.tasks import TaskSpec
 
 
@@ -40,6 +41,14 @@ def _account(seat: Seat) -> AccountId:
 
 
 @dataclass(frozen=True)
+class Tip:
+    """A validator that has a seat, and what the ledger has seen of its chains for the task."""
+
+    account: AccountId
+    chained: Chained
+
+
+@dataclass(frozen=True)
 class View:
     """A task as committed at some height."""
 
@@ -58,6 +67,7 @@ class View:
     next_window: Window
     sealed: tuple[Signed, ...]  # Commitment, by miner, while in REVEAL
     evaluated: int  # the newest round whose model has been scored; -1 for none
+    tips: tuple[Tip, ...] = ()  # by account
 
     @cached_property
     def commitments(self) -> tuple[Commitment, ...]:
@@ -110,6 +120,13 @@ class Drafted:
 
 
 @dataclass(frozen=True)
+class Released:
+    """A validator has released a link."""
+
+    link: Verified[Link]
+
+
+@dataclass(frozen=True)
 class Fetched:
     """A blob is held now."""
 
@@ -145,7 +162,7 @@ class Certified:
     """Everything executed so far is certified by a quorum."""
 
 
-Input = Ticked | Changed | Heard | Reported | Drafted | Fetched | Opened | Answered | Entered | Certified
+Input = Ticked | Changed | Heard | Reported | Drafted | Released | Fetched | Opened | Answered | Entered | Certified
 
 # Effects
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from potd.rounds.chains import Chains
 from potd.rounds.evaluator import Evaluator, evaluation_fault, score_note
 from potd.rounds.events import Effect, Note, Opened, Phase, Read, View
 from potd.rounds.keeper import Desk, Keeper
@@ -14,7 +15,7 @@ from potd.rounds.validator import Validator, draft_note, report_note
 from potd.wire.envelope import Signed, Signer, Verified
 from potd.wire.ids import AccountId, BlobRef, Key, TaskId
 from potd.wire.jobs import Answer
-from potd.wire.rounds import Commitment, Draft, Evaluation, Report, Seal, Step, Update
+from potd.wire.rounds import Commitment, Draft, Evaluation, Link, Report, Seal, Step, Update
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,8 @@ class Part:
         reports = {step: notes.get(report_note(task, step), b"") for step in (Step.SEAL, Step.UPDATE)}
         validator = Validator(
             roles.signer,
+            roles.account,
+            Chains(roles.signer, roles.account, task),
             roles.electorate,
             self._desk,
             self.keeper,
@@ -192,6 +195,9 @@ class Part:
 
     def on_draft(self, message: Verified[Draft]) -> tuple[list[Effect], str]:
         return self.validator.on_draft(message) if self.validator is not None else ([], "")
+
+    def on_link(self, message: Verified[Link]) -> tuple[list[Effect], str]:
+        return self.validator.on_link(message) if self.validator is not None else ([], "")
 
     def judge(self, record: Seal | Update | Evaluation, number: int, final: bool) -> tuple[str | None, list[Effect]]:
         """As `Validator.judge_update`, of every kind of record."""

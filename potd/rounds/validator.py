@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections import deque
 
 from potd.rounds.aggregation import Aggregation
+from potd.rounds.chains import Chains
 from potd.rounds.events import (
     Await,
     Effect,
@@ -23,6 +24,7 @@ from potd.rounds.events import (
     View,
 )
 from potd.rounds.keeper import KEEP_ROUNDS, Desk, Keeper
+from potd.rounds.links import Links
 from potd.rounds.tally import (
     Choice,
     Electorate,
@@ -45,6 +47,7 @@ from potd.wire.rounds import (
     MINER_BYTES,
     Commitment,
     Draft,
+    Link,
     Report,
     Seal,
     Step,
@@ -56,6 +59,7 @@ from potd.wire.rounds import (
 from potd.wire.tasks import payload_bytes
 
 SAY_AGAIN_TICKS = 20  # an unanswered report or draft is said again every second
+LINK_TICKS = 4  # that a report waits for links when nothing else is lacking: a journey between any two
 
 
 def report_note(task: TaskId, step: Step) -> str:
@@ -74,6 +78,8 @@ class Validator:
     def __init__(
         self,
         signer: Signer,
+        account: AccountId,
+        chains: Chains,
         electorate: Electorate,
         desk: Desk,
         keeper: Keeper,
@@ -84,6 +90,8 @@ class Validator:
         drafted: bytes,
     ) -> None:
         self._signer = signer
+        self._account = account
+        self._chains = chains
         self._electorate = electorate
         self._desk = desk
         self._keeper = keeper
@@ -104,6 +112,8 @@ class Validator:
         self._absent: dict[BlobRef, list[int]] = {}  # payloads that have not come, with positions in what was sealed
         self._arrived: dict[int, int] = {}  # by position, when its payload came
         self._drafts: dict[Key, tuple[Verified[Draft], int]] = {}  # each validator's newest, and when it came
+        self._links = Links()
+        self._complete: int | None = None  # when nothing was lacking any more but links
         self._sums = Aggregation(desk, keeper)
         self._choices: dict[tuple[Signed, ...], Choice] = {}
         self._updates: dict[tuple[Signed, ...], Update] = {}  # what we expect, by the reports that it follows from
@@ -147,6 +157,9 @@ class Validator:
 
     def on_changed(self, view: View) -> list[Effect]:
         before, self._view = self._view, view
+        if before is not None and before.phase == Phase.REVEAL != view.phase and self._seal_certified:
+            self._links.end()
+        self._links.on_changed(view)
         same = before is not None and (before.round, before.phase) == (view.round, view.phase)
         effects: list[Effect] = []
         if not same:
@@ -176,6 +189,7 @@ class Validator:
         self._finite = tuple(one for one in self._sealed if one.finite)
         self._all_chosen = positions([one.finite for one in self._sealed])
         self._seal_certified = False
+        self._complete = None
         self._absent.clear()
         self._arrived.clear()
         for position, one in enumerate(self._sealed):
@@ -263,7 +277,8 @@ class Validator:
             return [Ignore("report on a round that is past, or far to come")], ""
         step = Step(body.step)
         fault = report_fault(body)
-        if fault or len(body.names) > 2 * miners_max(len(self._electorate.keys)) or body.measured:
+        validators = len(self._electorate.keys)
+        if fault or len(body.names) > 2 * miners_max(validators) or len(body.links) > 2 * validators or body.measured:
             return [], fault or "report on more than there can be"
         if step == Step.UPDATE and (body.round, Phase.REVEAL) == (view.round, view.phase):
             fault = self._seal_difference(body)
@@ -310,19 +325,42 @@ class Validator:
         self._drafts[message.sender] = message, self._ticks if body.round == view.round else 0
         return self.advance(), ""
 
+    def on_link(self, message: Verified[Link]) -> tuple[list[Effect], str]:
+        view, body = self._view, message.body
+        if message.sender not in self._electorate.keys:
+            return [Ignore("link by somebody who is not a validator now")], ""
+        if view is None or view.phase == Phase.DONE:
+            return [Ignore("link for a task that is not open")], ""
+        untimely = self._links.untimely(body, view.round)
+        if untimely:
+            return [Ignore(untimely)], ""
+        fault = self._links.take(body, view.round)
+        return ([], fault) if fault else (self.advance(), "")
+
     def on_fetched(self, ref: BlobRef) -> list[Effect]:
         for position in self._absent.pop(ref, ()):
             self._arrived[position] = self._ticks
         return self.advance()
 
     def on_certified(self) -> list[Effect]:
-        """The seal is final: fetch what was sealed."""
+        """The seal is final, and was chosen by nobody who knew our link: release it, and fetch what was sealed."""
         view = self._view
         if view is None or view.phase != Phase.REVEAL or self._seal_certified:
             return []
         self._seal_certified = True
         self._arrive()
-        return self._fetch_payloads(view) + self.advance()
+        return self._release(view) + self._fetch_payloads(view) + self.advance()
+
+    def _release(self, view: View) -> list[Effect]:
+        """Our link for the seed that follows this round, if we have one."""
+        chained = next((one.chained for one in view.tips if one.account == self._account), None)
+        link = self._chains.seed(chained, view.round)
+        if link is None or self._hushed:
+            return []
+        body = Link(view.task, view.round, self._account, link)
+        fault = self._links.take(body, view.round)
+        assert not fault, fault
+        return [Share(self._signer.sign(body))]
 
     def _fetch_payloads(self, view: View) -> list[Effect]:
         effects: list[Effect] = []
@@ -364,7 +402,8 @@ class Validator:
         self._hushed = False
         if restored and self._view is not None:
             self._forgotten = (self._view.round, self._view.phase)
-        return self.advance()
+        released = self._release(self._view) if self._view is not None and self._seal_certified else []
+        return released + self.advance()
 
     def _mute(self, view: View) -> bool:
         return self._hushed or self._forgotten == (view.round, view.phase)
@@ -487,9 +526,13 @@ class Validator:
             effects += self._sums.want(view, self._all_chosen, self._finite)  # most often what the draft will ask for
         if self._reported(view, Step.UPDATE) or self._mute(view) or (not all_in and self._ticks < self._reveal_ticks):
             return effects
+        self._complete = self._ticks if self._complete is None else self._complete
+        if not self._links.all_in() and self._ticks - self._complete < LINK_TICKS:
+            return effects
         held = positions([able and position in self._arrived for position in range(len(self._sealed))])
         slowest = max(self._arrived.values(), default=0) if able else 0
-        return effects + self._share(Report(view.task, view.round, Step.UPDATE.value, (), (), (), held, slowest))
+        links = self._links.of(view.round)
+        return effects + self._share(Report(view.task, view.round, Step.UPDATE.value, (), links, (), held, slowest))
 
     def _draft_update(self, view: View) -> list[Effect]:
         reports = self._reports.get((view.round, Step.UPDATE), {})
@@ -557,8 +600,8 @@ class Validator:
     # Retransmission
 
     def _say_again(self) -> list[Effect]:
-        """Our report and draft, if what they lead to has not come; and the commitments that our report names and the
-        primary's does not: it cannot make the seal without them."""
+        """Our report, link and draft, if what they lead to has not come; and the commitments that our report names and
+        the primary's does not: it cannot make the seal without them."""
         view = self._view
         if view is None:
             return []
@@ -571,7 +614,7 @@ class Validator:
                 effects += self._shown(own.body, view)
         if view.phase == Phase.REVEAL and self._seal_certified:
             self._arrive()
-            effects += self._fetch_payloads(view)
+            effects += self._release(view) + self._fetch_payloads(view)
         drafted = self._drafted(view)
         if drafted is not None and self._leads() and view.phase == Phase.REVEAL and not self._hushed:
             effects.append(Share(drafted[0].signed))

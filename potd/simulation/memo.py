@@ -25,7 +25,7 @@ from potd.node import agenda, node, operations, shelf, tasks
 from potd.node.snapshot import SNAPSHOT_LAG, WORTH_HEIGHTS
 from potd.node.tasks import _moved_on
 from potd.rounds import plan
-from potd.rounds.events import View
+from potd.rounds.events import Tip, View
 from potd.simulation import checks, transcript, world
 from potd.wire import blocks, codec, genesis
 from potd.wire.blocks import Batch, Certificate, header_digest
@@ -60,16 +60,16 @@ class BySame:
 
 
 class Views:
-    """Tasks as the rounds see them, one view for each entry of a ledger, from whatever view a node comes: one that
-    has started again has read its own from the disk."""
+    """Tasks as the rounds see them, one view for each entry of a ledger and the chains beside it, from whatever view a
+    node comes: one that has started again has read its own from the disk."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[int, tuple[Task, View]] = OrderedDict()
 
-    def moved_on(self, view: View, last: Task | None, task: Task) -> View:
+    def moved_on(self, view: View, last: Task | None, task: Task, tips: tuple[Tip, ...]) -> View:
         known = self._known.get(id(task))  # it keeps the task, so that no other object can have its name
-        if known is None:
-            known = self._known[id(task)] = task, _moved_on(view, last, task)
+        if known is None or known[1].tips != tips:
+            known = self._known[id(task)] = task, _moved_on(view, last, task, tips)
             if len(self._known) > HEIGHTS_MAX:  # whoever has been away goes through all the heights that it missed
                 self._known.popitem(last=False)
         return known[1]

@@ -90,7 +90,8 @@ def _word(body: object) -> str:
             carried = ", ".join(_carried(one) for one in orders)
             return f"NEW-VIEW {view} of {len(changes)} view changes, carries [{carried}]"
         case Report():
-            return f"REPORT {Step(body.step).name.lower()} of round {body.round}: {len(body.names)} named, {len(body.links)} links"
+            said = f"{len(body.names)} named, {len(body.links)} links"
+            return f"REPORT {Step(body.step).name.lower()} of round {body.round}: {said}"
         case Draft():
             return f"DRAFT of round {body.round} in view {body.view}: {len(body.reports)} reports"
         case Link():

@@ -127,7 +127,7 @@ class Report:
 
 
 def report_fault(report: Report) -> str:
-    """Why this is no honest report, whatever the state, or nothing: each miner and each validator stands in it once, in order."""
+    """Why this is no honest report, whatever the state, or nothing. Each subject stands in it once, in order."""
     miners = [name[:MINER_BYTES] for name in report.names]
     if miners != sorted(set(miners)):
         return "report that names a miner twice, or out of order"

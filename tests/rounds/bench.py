@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 
+from potd.rounds.chains import Chains
 from potd.rounds.evaluator import Evaluator
 from potd.rounds.events import Effect, Ignore, Opened, Phase, Seat, View
 from potd.rounds.keeper import Desk, Keeper
@@ -160,6 +161,8 @@ class Bench:
     def validator(self, noted: dict[Step, bytes] | None = None, drafted: bytes = b"") -> Validator:
         return Validator(
             self.signer,
+            MINERS[self.index],
+            Chains(self.signer, MINERS[self.index], TASK),
             ELECTORATE,
             self.desk,
             self.keeper,

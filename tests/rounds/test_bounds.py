@@ -99,9 +99,7 @@ def update(reporters: int, miners: int, validators: int) -> Update:
     said = tuple(commitments(miners))
     choice = Choice(said, tuple((one.miner, Outcome.COUNTED) for one in said), b"")
     judged = (Judgement(Outcome.COUNTED.value, 2**32 - 1),) * miners
-    reports = sorted(
-        (update_report(index, miners, validators) for index in range(reporters)), key=lambda one: one.key
-    )
+    reports = sorted((update_report(index, miners, validators) for index in range(reporters)), key=lambda one: one.key)
     return make_update(TASK, LATE, reports, choice, judged, (MODEL, MODEL, MODEL))
 
 

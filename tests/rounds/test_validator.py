@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from potd.rounds.aggregation import RETRY_TICKS
+from potd.rounds.chains import Chains
 from potd.rounds.events import Accuse, Await, Effect, Fetch, Ignore, Note, Propose, Run, Settle, Share, Unfetch, View
 from potd.rounds.tally import choose, make_seal, make_update, name_of, seal_fault, seal_reports
 from potd.rounds.validator import SAY_AGAIN_TICKS, Validator, draft_note, report_note
@@ -350,7 +351,16 @@ def test_a_report_that_names_more_than_can_be_is_refused() -> None:
     parts = bench()
     electorate = replace(ELECTORATE, keys=(*KEYS, *(bytes([index]) * 32 for index in range(27))))
     validator = Validator(
-        SIGNERS[0], electorate, parts.desk, parts.keeper, reveal_ticks=20, work_ticks_max=50, noted={}, drafted=b""
+        SIGNERS[0],
+        MINERS[0],
+        Chains(SIGNERS[0], MINERS[0], TASK),
+        electorate,
+        parts.desk,
+        parts.keeper,
+        reveal_ticks=20,
+        work_ticks_max=50,
+        noted={},
+        drafted=b"",
     )
     change(parts, validator, TRAIN)
     names = tuple(at.to_bytes(12, "big") + bytes(20) for at in range(2 * miners_max(31) + 1))
