@@ -201,6 +201,7 @@ class Validator:
         self._drafts = {key: (one, 0) for key, (one, _) in self._drafts.items() if one.body.round >= view.round}
         if view.phase == Phase.REVEAL:
             self._forget_what_does_not_fit(view)
+            effects += self._two_faced(view)
         return effects
 
     def _forget_what_does_not_fit(self, view: View) -> None:
@@ -258,14 +259,34 @@ class Validator:
 
     def _on_heard_again(self, message: Verified[Commitment], first: Verified[Commitment], view: View) -> list[Effect]:
         """A miner may say two things to two validators: what a report names is kept, or we could not show it."""
-        if message.signed == first.signed or view.phase != Phase.TRAIN or message.body.round != view.round:
+        if message.signed == first.signed:
             return []
+        accused = self._committed_twice(first, message)
+        if view.phase != Phase.TRAIN or message.body.round != view.round:
+            return accused
         name = name_of(message)
         reports = self._reports.get((view.round, Step.SEAL), {})
         if name in self._names or not any(_names(one.body, name) for one in reports.values()):
-            return []
+            return accused
         self._names[name] = message.signed
-        return self.advance()
+        return accused + self.advance()
+
+    def _committed_twice(self, first: Verified[Commitment], other: Verified[Commitment]) -> list[Effect]:
+        """Two commitments of a miner to one round; not so if its account has changed keys between them."""
+        if first.sender != other.sender:
+            return []
+        return two_words(first, other, "made two commitments to one round", self._signer.key)
+
+    def _two_faced(self, view: View) -> list[Effect]:
+        """A seal may show another commitment of a miner than the one that we heard of it."""
+        effects: list[Effect] = []
+        heard = self._heard.get(view.round, {})
+        for signed, one in zip(view.sealed, self._sealed, strict=True):
+            known = heard.get(one.miner)
+            if known is not None and known[0].signed != signed:
+                shown = verify(signed, self._electorate.network, Commitment)
+                effects += self._committed_twice(known[0], shown)
+        return effects
 
     def on_report(self, message: Verified[Report]) -> tuple[list[Effect], str]:
         view, body = self._view, message.body

@@ -316,9 +316,41 @@ def test_the_primary_learns_the_half_of_an_equivocation_that_reports_name() -> N
 def test_a_second_face_that_no_report_names_is_not_kept() -> None:
     _, validator = training()
     validator.on_heard(ALL[3])
-    assert validator.on_heard(commitment(3, salt="the other face")) == ([], "")
+    effects, reason = validator.on_heard(commitment(3, salt="the other face"))
+    assert ([type(one) for one in effects], reason) == ([Accuse], "")
     (report,) = reports_in(ticks(validator, TRAIN.deadline_ticks))
     assert report.body.names == (name_of(ALL[3]),)
+
+
+TWO_FACED = commitment(3, salt="the other face")
+TWICE = Accuse(KEYS[3], "made two commitments to one round", (ALL[3].signed, TWO_FACED.signed))
+
+
+def test_two_commitments_to_one_round_are_proof_of_guilt_whenever_the_second_comes() -> None:
+    parts, validator = training()
+    validator.on_heard(ALL[3])
+    assert validator.on_heard(ALL[3]) == ([], ""), "the same again"
+    assert validator.on_heard(TWO_FACED) == ([TWICE], "")
+    assert TWO_FACED.body.payload == ALL[3].body.payload, "another salt is another commitment"
+    change(parts, validator, SEALED)
+    assert validator.on_heard(TWO_FACED) == ([TWICE], "")
+
+
+def test_a_seal_that_shows_another_commitment_than_was_heard_proves_its_miner_guilty() -> None:
+    parts, validator = training()
+    for one in (*ALL[:3], TWO_FACED):
+        validator.on_heard(one)
+    guilt = Accuse(KEYS[3], TWICE.reason, (TWO_FACED.signed, ALL[3].signed))
+    assert only(change(parts, validator, SEALED), Accuse) == [guilt]
+
+
+def test_two_commitments_by_two_keys_of_one_account_prove_nothing() -> None:
+    """Its owner has changed keys within the round."""
+    parts, validator = training()
+    validator.on_heard(ALL[3])
+    seats = tuple(replace(one, key=STRANGER.key) if one.account == MINERS[3] else one for one in TRAIN.seats)
+    change(parts, validator, replace(TRAIN, seats=seats))
+    assert validator.on_heard(STRANGER.verified(TWO_FACED.body)) == ([], "")
 
 
 @pytest.mark.parametrize(
