@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import assert_never
 
-from potd.ledger import evidence, seats, tasks
-from potd.ledger.entries import Account
+from potd.ledger import audits, bonds, evidence, seats, tasks
+from potd.ledger.entries import Account, Task
 from potd.ledger.reasons import receipt
 from potd.ledger.state import Ledger
 from potd.ledger.working import Working
-from potd.wire.audits import Chain, Promise, Ruling, Verdict
+from potd.wire.audits import Audit, Chain, Promise, Ruling, Verdict
 from potd.wire.blocks import Receipt, record_digest
 from potd.wire.codec import Malformed, decode, encode
 from potd.wire.envelope import Signed
@@ -29,6 +29,7 @@ from potd.wire.operations import (
     Submit,
     Transfer,
 )
+from potd.wire.rounds import Commitment
 
 NONCES_AHEAD = 64  # how far ahead of its turn an operation may wait outside the ledger
 
@@ -57,14 +58,24 @@ def why_not(ledger: Ledger, signed: Signed) -> str:
     if operation.nonce > account.nonce:
         account = replace(account, nonce=operation.nonce)
     fee = fee_micro(ledger.parameters(), signed)
-    if isinstance(operation, Accuse):
-        work = Working(ledger, ledger.height + 1, NOTHING)
-        if seats.accused(work, operation.evidence[0].key) is None:
-            return _nothing_left(operation)
-        # Only who could not pay if it were wrong must be right now: to look into it is work.
-        if account.balance_micro < fee and isinstance(_guilt(work, operation), evidence.Guilt):
-            fee = 0
+    work = Working(ledger, ledger.height + 1, NOTHING)
+    if isinstance(operation, Accuse) and not _at_stake(work, operation):
+        return _nothing_left(operation)
+    # Only who could not pay if it were wrong must be right now: to look into it is work.
+    if account.balance_micro < fee and _is_free(work, operation):
+        fee = 0
     return _refusal(account, operation, signed.key, fee)
+
+
+def _is_free(work: Working, operation: Operation) -> bool:
+    """Whether it would be taken for nothing, but for its turn."""
+    match operation:
+        case Accuse():
+            return isinstance(_guilt(work, operation), evidence.Guilt)
+        case Chain() | Promise() | Verdict() | Ruling():
+            return audits.operate(work, operation) == ""
+        case _:
+            return False
 
 
 def _operate(work: Working, signed: Signed) -> str:
@@ -75,11 +86,13 @@ def _operate(work: Working, signed: Signed) -> str:
     fee = fee_micro(work.parameters, signed)
     found: evidence.Guilt | str = ""
     if isinstance(operation, Accuse):
-        if seats.accused(work, operation.evidence[0].key) is None:
+        if not _at_stake(work, operation):
             return _nothing_left(operation)
         found = _guilt(work, operation)
         if isinstance(found, evidence.Guilt):
             return _condemn(work, operation, account, signed, found)
+    if isinstance(operation, Audit):
+        return _audit(work, operation, account, signed, fee)
     reason = _refusal(account, operation, signed.key, fee)
     if reason:
         return reason
@@ -107,8 +120,6 @@ def _operate(work: Working, signed: Signed) -> str:
         case Accuse():
             assert isinstance(found, str)
             return found
-        case Chain() | Promise() | Verdict() | Ruling():
-            return "audits are not taken yet"
         case _:
             assert_never(operation)
 
@@ -142,6 +153,43 @@ def _spoken(account: Account, key: Key) -> Account:
     return replace(account, owner_key=key, node_key=key) if account.owner_key == NOTHING else account
 
 
+def _audit(work: Working, operation: Audit, account: Account, signed: Signed, fee: int) -> str:
+    """What an auditor asks is free if it is taken; it uses its nonce either way, like any other operation."""
+    reason = _refusal(account, operation, signed.key, 0)
+    if reason:
+        return reason
+    fault = audits.operate(work, operation)
+    if fault:
+        reason = _refusal(account, operation, signed.key, fee)
+        if reason:
+            return reason
+        work.debit(operation.account, fee)
+        work.taken_micro += fee
+    held = work.account(operation.account)
+    assert held is not None, "a seat without an account"
+    work.put_account(operation.account, replace(held, nonce=held.nonce + 1))
+    return fault
+
+
+def _at_stake(work: Working, operation: Accuse) -> bool:
+    """Whether anything is left to take from whoever is accused."""
+    word = evidence.commitment(operation.evidence)
+    if word is None:
+        return seats.accused(work, operation.evidence[0].key) is not None
+    return _miner(work, word, operation.evidence[0].key) is not None
+
+
+def _miner(work: Working, word: Commitment, key: Key) -> Task | None:
+    """The task of a miner that answers for what this key has committed to, if there is anything to take from it."""
+    task, account = work.task(word.task), work.account(word.miner)
+    if task is None or account is None:
+        return None
+    miner = task.miner(word.miner)
+    if key != account.node_key and (miner is None or key != miner.key):
+        return None
+    return task if bonds.at_stake(work, task, word.miner) else None
+
+
 def _guilt(work: Working, operation: Accuse) -> evidence.Guilt | str:
     entry = work.seat_entry()
     keys = tuple(seat.key for seat in entry.seats)
@@ -156,7 +204,15 @@ def _condemn(work: Working, operation: Accuse, account: Account, signed: Signed,
     due = operation.nonce == account.nonce
     account = _spoken(account, signed.key)
     work.put_account(operation.account, replace(account, nonce=account.nonce + 1) if due else account)
-    seats.condemn(work, found.key, operation.account)
+    word = evidence.commitment(operation.evidence)
+    if word is None:
+        seats.condemn(work, found.key, operation.account)
+        return ""
+    task = _miner(work, word, found.key)
+    assert task is not None, "nothing left to take"
+    # Nobody buys itself out of an audit by accusing itself.
+    late = bonds.is_contested(work, task, word.miner)
+    bonds.slash(work, task, word.miner, () if late else (operation.account,))
     return ""
 
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import assert_never
 
-from potd.ledger import accounts, seats, training
+from potd.ledger import accounts, rewards, seats, training
 from potd.ledger.entries import GLOBALS, Globals
 from potd.ledger.state import Ledger
 from potd.ledger.working import Working
@@ -60,6 +60,7 @@ def execute(ledger: Ledger, batch: Batch) -> Executed:
                 receipts.append(training.evaluate(work, record))
             case _:
                 assert_never(record)
+    rewards.settle(work)
     fees = _shared(work, before.fees_micro)
     following = seats.close(work)
     work.put(
@@ -109,7 +110,7 @@ def _linked(before: Globals, header: Header | None) -> tuple[Digest, merkle.Rang
 def _shared(work: Working, carried_micro: int) -> int:
     """Pay the validators what was taken for them, in equal parts; what does not divide waits in `fees_micro`."""
     fees_micro = carried_micro + work.taken_micro
-    paid = seats.paid(work)
+    paid = work.paid()
     if not paid:
         return fees_micro
     share, rest = divmod(fees_micro, len(paid))

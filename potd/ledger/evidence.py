@@ -1,4 +1,4 @@
-"""What proves that a validator lied: words that no correct one ever signs both of. Pure; takes nothing from anybody.
+"""What proves that a key lied: words that no correct one ever signs both of. Pure; takes nothing from anybody.
 
 A correct validator writes every vote down before it sends it and knows it again after a restart, so that it has one
 answer to each of these questions for ever:
@@ -10,6 +10,10 @@ answer to each of these questions for ever:
     ViewChange, NewView  what does it bring into this view, or begin it with?
     Report               what did it hold at the end of this step of this round?
     Draft                from which reports does it, as primary of this view, make the update of this round?
+
+and a correct miner to this one:
+
+    Commitment           what does it bind itself to in this round?
 
 Sequence numbers and heights are never used twice, so the first four need no more than the signatures. Views begin
 afresh with every set of validators, so the fifth is one question only within an era; a correct replica never leaves a
@@ -29,10 +33,21 @@ from potd.wire.codec import Malformed, decode
 from potd.wire.consensus import Commit, NewView, Prepare, PrePrepare, Refusal, ViewChange, quorum_of
 from potd.wire.envelope import Signed, verify
 from potd.wire.ids import Digest, Key, short
-from potd.wire.rounds import Draft, Report
+from potd.wire.rounds import Commitment, Draft, Report
 
-Word = PrePrepare | Prepare | Commit | Header | ViewChange | NewView | Refusal | Report | Draft
-_WORDS: tuple[type[Word], ...] = (PrePrepare, Prepare, Commit, Header, ViewChange, NewView, Refusal, Report, Draft)
+Word = PrePrepare | Prepare | Commit | Header | ViewChange | NewView | Refusal | Report | Draft | Commitment
+_WORDS: tuple[type[Word], ...] = (
+    PrePrepare,
+    Prepare,
+    Commit,
+    Header,
+    ViewChange,
+    NewView,
+    Refusal,
+    Report,
+    Draft,
+    Commitment,
+)
 
 
 @dataclass(frozen=True)
@@ -60,6 +75,14 @@ class Court:
 class Guilt:
     key: Key
     reason: str
+
+
+def commitment(evidence: Sequence[Signed]) -> Commitment | None:
+    """What the first word commits to, if it is a miner's: then the rest is on what it has mined."""
+    try:
+        return decode(evidence[0].payload, Commitment)
+    except Malformed:
+        return None
 
 
 def guilt(evidence: Sequence[Signed], court: Court) -> Guilt | str:
@@ -107,6 +130,8 @@ def _question(word: Word, court: Court) -> tuple[object, ...] | None:
             return kind, word.height
         case Report():
             return kind, word.task, word.round, word.step
+        case Commitment():
+            return kind, word.task, word.round, word.miner
         case Draft():
             return kind, word.base, word.view, word.task, word.round, word.step
         case ViewChange():

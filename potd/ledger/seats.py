@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
-from potd.ledger import tasks
+from potd.ledger import chains, tasks
 from potd.ledger.entries import (
     CANDIDATES_MAX,
     CHANGE,
@@ -241,10 +241,7 @@ def condemn(work: Working, key: Key, accuser: AccountId) -> None:
         work.delete(unbonding_key(name))
     else:
         bond = next(seat.bond_micro for seats in _sets(work) for seat in seats if seat.account == name)
-        entry, change = work.seat_entry(), work.change()
-        work.put(SEATS, replace(entry, seats=_bondless(entry.seats, name)))
-        if change is not None:
-            work.put(CHANGE, replace(change, seats=_bondless(change.seats, name)))
+        _put_bond(work, name, 0)
         council = work.council()
         work.put(COUNCIL, replace(council, condemned=tuple(sorted((*council.condemned, name)))))
     reward = bond // ACCUSER_PART
@@ -252,17 +249,33 @@ def condemn(work: Working, key: Key, accuser: AccountId) -> None:
     work.taken_micro += bond - reward
 
 
-def _bondless(seats: Iterable[Seat], name: AccountId) -> tuple[Seat, ...]:
-    return tuple(replace(seat, bond_micro=0) if seat.account == name else seat for seat in seats)
+def fined(work: Working, name: AccountId, amount_micro: int) -> int:
+    """Take a fine out of a seat's bond, also of one that was given up, and at most what there is. How much it is."""
+    unbonding = work.unbonding(name)
+    if unbonding is not None:
+        fine = min(amount_micro, unbonding.amount_micro)
+        work.put(unbonding_key(name), replace(unbonding, amount_micro=unbonding.amount_micro - fine))
+        return fine
+    bond = next((seat.bond_micro for seats in _sets(work) for seat in seats if seat.account == name), 0)
+    fine = min(amount_micro, bond)
+    if fine:
+        _put_bond(work, name, bond - fine)
+    return fine
+
+
+def _put_bond(work: Working, name: AccountId, bond_micro: int) -> None:
+    """In the present set and in the one that is to take over."""
+    entry, change = work.seat_entry(), work.change()
+    work.put(SEATS, replace(entry, seats=_bonded(entry.seats, name, bond_micro)))
+    if change is not None:
+        work.put(CHANGE, replace(change, seats=_bonded(change.seats, name, bond_micro)))
+
+
+def _bonded(seats: Iterable[Seat], name: AccountId, bond_micro: int) -> tuple[Seat, ...]:
+    return tuple(replace(seat, bond_micro=bond_micro) if seat.account == name else seat for seat in seats)
 
 
 # The end of a height
-
-
-def paid(work: Working) -> tuple[AccountId, ...]:
-    """The validators among whom this height's fees are shared: those who decided it and have not lost their bond."""
-    condemned = work.council().condemned
-    return tuple(seat.account for seat in work.seats if seat.account not in condemned)
 
 
 def close(work: Working) -> tuple[Seat, ...]:
@@ -311,6 +324,7 @@ def _enforce(work: Working, change: Change) -> None:
         rotation = _of(council.rotations, seat.account)
         if following is None:
             gone.append(seat.account)
+            chains.forget(work, seat.account)
             if seat.bond_micro:
                 work.put(unbonding_key(seat.account), Unbonding(seat.bond_micro, due_height))
                 accounts.append(seat.account)

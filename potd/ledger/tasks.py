@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import replace
 
-from potd.ledger import training
+from potd.ledger import bonds, training
 from potd.ledger.entries import (
     INDEX,
     TASKS_MAX,
@@ -103,7 +103,7 @@ def submit(work: Working, operation: Submit, account: Account, signed: Signed) -
     if len(ids) >= TASKS_MAX:
         finished = _oldest_finished(work)
         if finished is None:
-            return f"there are {TASKS_MAX} tasks, none of them finished"
+            return f"there are {TASKS_MAX} tasks, none of them finished and settled"
         work.delete(task_key(finished))
         work.delete(spec_key(finished))
         ids = tuple(one for one in ids if one != finished)
@@ -152,8 +152,11 @@ def enrol(work: Working, operation: Enrol, account: Account) -> str:
     known = task.miner(operation.account)
     idle = known is None or known.suspended
     same = known is not None and (known.units_next, known.key) == (operation.units, account.node_key)
-    if same and not idle and task.phase != Phase.ASLEEP:
+    tops_up = known is not None and known.probation and account.balance_micro > 0
+    if same and not idle and not tops_up and task.phase != Phase.ASLEEP:
         return f"already enrolled with {operation.units} units"
+    if operation.account in work.parting(task.id).slashed:
+        return f"it was slashed in task {short(task.id)}: enrol for another one"
     spec = work.spec(task.id)
     reason = _too_much(task, spec, operation)
     if reason:
@@ -165,8 +168,10 @@ def enrol(work: Working, operation: Enrol, account: Account) -> str:
         if dismissed is None:
             return f"there are {most} miners, none of them suspended"
         others = tuple(one for one in others if one is not dismissed)
+        bonds.part(work, task, dismissed.account)
+    enough = bonds.locked(work, task.id, spec, operation.account, operation.units)
     if known is not None and not idle:
-        miner = replace(known, key=account.node_key, units_next=operation.units)
+        miner = replace(known, key=account.node_key, units_next=operation.units, probation=not enough)
     else:
         miner = Miner(
             account=operation.account,
@@ -177,7 +182,7 @@ def enrol(work: Working, operation: Enrol, account: Account) -> str:
             suspended=False,
             joined_round=task.round + 1 if task.phase in (Phase.TRAINING, Phase.REVEALING) else task.round,
             earned_micro=0 if known is None else known.earned_micro,
-            probation=False,
+            probation=not enough,
         )
     at = bisect_left(others, miner.account, key=lambda one: one.account)
     task = replace(task, miners=(*others[:at], miner, *others[at:]))
@@ -188,12 +193,13 @@ def enrol(work: Working, operation: Enrol, account: Account) -> str:
 
 
 def leave(work: Working, operation: Leave) -> str:
-    """What it has in a sealed round still counts and is paid."""
+    """What it has in a sealed round still counts and is owed."""
     task = work.task(operation.task)
     if task is None:
         return f"there is no task {short(operation.task)}"
     if task.miner(operation.account) is None:
         return f"not enrolled for task {short(task.id)}"
+    bonds.part(work, task, operation.account)
     work.put_task(replace(task, miners=tuple(one for one in task.miners if one.account != operation.account)))
     return ""
 
@@ -209,6 +215,9 @@ def make_room(work: Working, validators: int) -> None:
             continue
         by_claim = sorted(task.miners, key=lambda one: (one.suspended, one.joined_round, one.account))
         kept = {one.account for one in by_claim[:most]}
+        for one in task.miners:
+            if one.account not in kept:
+                bonds.part(work, task, one.account)
         work.put_task(replace(task, miners=tuple(one for one in task.miners if one.account in kept)))
 
 
@@ -233,8 +242,10 @@ def _too_much(task: Task, spec: TaskSpec, operation: Enrol) -> str:
 
 
 def _oldest_finished(work: Working) -> bytes | None:
+    """That owes nothing any more."""
+    settling = set(work.settling())
     for one in work.task_ids():
         task = work.task(one)
-        if task is not None and task.phase == Phase.DONE:
+        if task is not None and task.phase == Phase.DONE and one not in settling:
             return one
     return None

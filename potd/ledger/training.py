@@ -1,4 +1,4 @@
-"""Rounds of a task: what seals, updates and lapses do to it, and who is paid. Knows nothing of gradients.
+"""Rounds of a task: what seals, updates and lapses do to it. What a round owes is `rewards`. Knows no gradients.
 
 Rounds are numbered from 0. One ends in an update that counts, or lapses; either way its number is used up and a new
 seed drawn. The task is done when the number reaches the spec's rounds, or when the escrow cannot pay the next round in
@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from potd.ledger import chains, rewards
 from potd.ledger.entries import Member, Miner, Phase, Task, Window
 from potd.ledger.reasons import receipt
 from potd.ledger.working import Working
@@ -26,12 +27,22 @@ from potd.wire.blocks import Receipt, record_digest
 from potd.wire.codec import Malformed, decode
 from potd.wire.envelope import Signed
 from potd.wire.ids import NO_BLOB, NOTHING, AccountId, Digest, TaskId, digest, short
-from potd.wire.rounds import Commitment, Contribution, Evaluation, Measured, Outcome, Report, Seal, Step, Update
+from potd.wire.rounds import (
+    Commitment,
+    Contribution,
+    Evaluation,
+    Measured,
+    Outcome,
+    Report,
+    Seal,
+    Step,
+    Update,
+    positions,
+)
 from potd.wire.tasks import TaskSpec, payload_bytes
 
 DEADLINE_FACTOR = 2  # a deadline is so many times the slowest arrival,
 DEADLINE_SLACK_TICKS = 4  # and a little more, so that quick rounds do not fail by the network's noise
-PPM = 1_000_000
 
 
 def cost_micro(spec: TaskSpec, units: int) -> int:
@@ -75,7 +86,18 @@ def seal(work: Working, record: Seal) -> list[Receipt]:
     else:
         deadline = _deadline(work, spec, record)
         sealed = tuple(signed for _, signed in accepted)
-        work.put_task(replace(task, phase=Phase.REVEALING.value, seal=name, sealed=sealed, deadline_ticks=deadline))
+        trying = {one.account for one in task.miners if one.probation}
+        probation = positions([one.miner in trying for one, _ in accepted]) if trying else b""
+        work.put_task(
+            replace(
+                task,
+                phase=Phase.REVEALING.value,
+                seal=name,
+                sealed=sealed,
+                probation=probation,
+                deadline_ticks=deadline,
+            )
+        )
     return [receipt(name), *dropped]
 
 
@@ -171,11 +193,15 @@ def update(work: Working, record: Update) -> Receipt:
         if one.outcome == Outcome.COUNTED
     ]
     task = _revealed(work, task, record.contributions)
-    seed = digest("seed", task.seed, task.seal, *_links(reports, work.some_honest))
+    links = chains.named_links(work, task, reports)
+    seed = digest("seed", task.seed, task.seal, *(account + link for account, link in sorted(links.items())))
     if len(counted) < spec.miners_min or NO_BLOB in (record.aggregate, record.model):
         _lapse(work, task, spec, seed)
         return receipt(name)
-    task = _paid(work, task, spec, counted)
+    norms = [one.norm for one in record.contributions if one.outcome == Outcome.COUNTED]
+    task = replace(task, norm=task.norm or lower_median(norms))
+    idle = chains.owing(work, task, links)
+    task = rewards.recorded(work, task, spec, commitments, record.contributions, idle)
     task = replace(
         task,
         model=record.model,
@@ -185,7 +211,7 @@ def update(work: Working, record: Update) -> Receipt:
         lapses=0,
         loss_micro=lower_median(one.loss_micro for one in counted),
     )
-    work.put_task(_settled(work, _advanced(task, spec, seed), spec))
+    _move_on(work, _advanced(task, spec, seed), spec)
     return receipt(name)
 
 
@@ -196,37 +222,11 @@ def _revealed(work: Working, task: Task, contributions: Sequence[Contribution]) 
         miner = task.miner(one.miner)
         if miner is None or miner.joined_round > task.round:
             continue  # it has left, and may have come back, since it was sealed
-        if one.outcome == Outcome.COUNTED:
+        if one.outcome in (Outcome.COUNTED, Outcome.PROBATION):
             changed[one.miner] = replace(miner, missed=0)
         elif one.outcome in (Outcome.WITHHELD, Outcome.MALFORMED) and not miner.suspended:
             changed[one.miner] = _missed(work, miner)
     return _changed(task, changed)
-
-
-def _paid(work: Working, task: Task, spec: TaskSpec, counted: Sequence[Commitment]) -> Task:
-    """Pay for each counted sample out of the escrow. The validators' share, rounded down, is taken for all of them."""
-    changed: dict[AccountId, Miner] = {}
-    escrow = task.escrow_micro
-    for one in counted:
-        gross = one.samples * spec.pay_micro
-        share = gross * spec.validators_ppm // PPM
-        assert escrow >= gross, "a round that the escrow cannot pay was opened"
-        escrow -= gross
-        work.taken_micro += share
-        work.credit(one.miner, gross - share)
-        miner = task.miner(one.miner)
-        if miner is not None:
-            changed[one.miner] = replace(miner, earned_micro=miner.earned_micro + gross - share)
-    return replace(_changed(task, changed), escrow_micro=escrow)
-
-
-def _links(reports: Sequence[Report], some_honest: int) -> list[bytes]:
-    """The links of validators' hash chains that f + 1 of the reports name, by subject."""
-    named: dict[bytes, int] = {}
-    for report in reports:
-        for link in sorted({one.subject + one.digest for one in report.links}):
-            named[link] = named.get(link, 0) + 1
-    return sorted(link for link, reporters in named.items() if reporters >= some_honest)
 
 
 # Evaluations
@@ -271,7 +271,8 @@ def opened(task: Task, spec: TaskSpec, entropy: Digest) -> Task:
 
 def _advanced(task: Task, spec: TaskSpec, seed: Digest) -> Task:
     """The next round, open."""
-    task = replace(task, phase=Phase.TRAINING.value, round=task.round + 1, seed=seed, seal=NOTHING, sealed=())
+    task = replace(task, phase=Phase.TRAINING.value, round=task.round + 1, seed=seed)
+    task = replace(task, seal=NOTHING, sealed=(), probation=b"")
     if task.round % spec.window_rounds:
         return task
     assert task.next_window.begins == task.round
@@ -285,16 +286,16 @@ def _lapse(work: Working, task: Task, spec: TaskSpec, seed: Digest) -> None:
     task = _advanced(replace(task, lapses=min(task.lapses + 1, 255)), spec, seed)
     if task.lapses >= work.parameters.lapses_max:
         task = replace(task, phase=Phase.ASLEEP.value)
-    work.put_task(_settled(work, task, spec))
+    _move_on(work, task, spec)
 
 
-def _settled(work: Working, task: Task, spec: TaskSpec) -> Task:
-    """Done, the rest of the escrow back at its owner's, if there is no next round or it could not be paid in full."""
+def _move_on(work: Working, task: Task, spec: TaskSpec) -> None:
+    """What is due in the round that has opened; the task is done if there is none or it could not be paid in full."""
+    rewards.moved_on(work, task)
     units = max(spec.miners_min, sum(one.units for one in task.active()))
-    if task.round < spec.rounds and task.escrow_micro >= cost_micro(spec, units):
-        return task
-    work.credit(task.owner, task.escrow_micro)
-    return replace(task, phase=Phase.DONE.value, escrow_micro=0)
+    if task.round >= spec.rounds or task.escrow_micro < cost_micro(spec, units):
+        task = rewards.rested(work, task)
+    work.put_task(task)
 
 
 def _fixed(task: Task, begins: int) -> Window:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TypeVar
 
+from potd.ledger.clock import vests_after
 from potd.ledger.entries import (
     CHANGE,
     COUNCIL,
@@ -15,23 +16,33 @@ from potd.ledger.entries import (
     INDEX,
     SEATS,
     Account,
+    Bond,
+    Chains,
     Change,
     Council,
     Due,
     Entry,
     Eras,
     Holder,
+    Parting,
+    Past,
     Seat,
     Seats,
     Task,
     TaskIndex,
     Unbonding,
+    Window,
     account_key,
+    bond_key,
+    chains_key,
     due_key,
     holder_key,
+    parting_key,
+    past_key,
     spec_key,
     task_key,
     unbonding_key,
+    window_key,
 )
 from potd.ledger.state import Ledger
 from potd.wire.codec import encode
@@ -84,6 +95,33 @@ class Working:
     def seat_entry(self) -> Seats:
         return self._always(SEATS, Seats)
 
+    def paid(self) -> tuple[AccountId, ...]:
+        """The validators that have a part in what is taken for them: those who decide this height and have not lost
+        their bond."""
+        condemned = self.council().condemned
+        return tuple(seat.account for seat in self.seats if seat.account not in condemned)
+
+    def past(self, task: TaskId, number: int) -> Past | None:
+        return self._read(past_key(task, number), Past) if number >= 0 else None
+
+    def pasts(self, task: Task) -> list[Past]:
+        """The rounds that have not vested, the oldest first."""
+        first = max(0, task.round - vests_after(self.parameters))
+        pasts = (self.past(task.id, number) for number in range(first, task.round))
+        return [one for one in pasts if one is not None]
+
+    def window(self, task: TaskId, begins: int) -> Window | None:
+        return self._read(window_key(task, begins), Window)
+
+    def bond(self, task: TaskId, account: AccountId) -> Bond | None:
+        return self._read(bond_key(task, account), Bond)
+
+    def parting(self, task: TaskId) -> Parting:
+        return self._read(parting_key(task), Parting) or Parting((), ())
+
+    def chains(self, task: TaskId, account: AccountId) -> Chains | None:
+        return self._read(chains_key(task, account), Chains)
+
     def change(self) -> Change | None:
         return self._read(CHANGE, Change)
 
@@ -108,6 +146,13 @@ class Working:
 
     def put_task(self, entry: Task) -> None:
         self._changed[task_key(entry.id)] = entry
+
+    def put_parting(self, task: TaskId, entry: Parting) -> None:
+        """An empty one is none."""
+        if entry.accounts or entry.slashed:
+            self._changed[parting_key(task)] = entry
+        elif self._read(parting_key(task), Parting) is not None:
+            self._changed[parting_key(task)] = None
 
     def put(self, key: bytes, entry: Entry) -> None:
         self._changed[key] = entry

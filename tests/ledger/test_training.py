@@ -39,8 +39,8 @@ def test_a_seal_keeps_the_commitments_and_an_update_moves_the_model() -> None:
 
 
 def test_pay_is_by_the_sample_out_of_the_escrow_less_the_validators_share() -> None:
-    world = World(fee_per_byte_micro=0)
-    task = world.opened(5, 6, escrow_micro=10_000_000)
+    world = World(fee_per_byte_micro=0, vest_rounds=6, audit_rounds=4, audit_pay_ppm=0)
+    task = world.opened(5, 6, escrow_micro=10_000_000, rounds=40)
     world.execute(world.enrol(6, task, 3))
     for _ in range(8):
         world.played(task, 5, 6)
@@ -49,15 +49,22 @@ def test_pay_is_by_the_sample_out_of_the_escrow_less_the_validators_share() -> N
     world.played(task, 5, 6)
     one, three = 8 * 1003, 24 * 1003
     shares = one * 150_000 // 1_000_000 + three * 150_000 // 1_000_000
-    each, rest = divmod(shares + carried, VALIDATORS)
+    each, rest = divmod(shares, VALIDATORS)
+    more, rest = divmod(rest + carried, VALIDATORS)
     gained = [world.account(i).balance_micro - before[i] for i in range(8)]
     pay = [one - one * 150_000 // 1_000_000, three - three * 150_000 // 1_000_000]
-    assert gained == [each, each, each, each, 0, *pay, 0]
+    vested = pay[0]  # of round 2, in which both had one unit
+    assert gained == [*[each + more] * 4, 0, vested, vested, 0]
     assert world.ledger.globals().fees_micro == rest
     assert world.task(task).escrow_micro == escrow - one - three
+    assert [world.row(task, 8, who).pay_micro for who in (5, 6)] == pay
     earned = world.task(task).miner(world.ids[5])
     assert earned is not None
     assert earned.earned_micro == 9 * pay[0]
+    for _ in range(6):
+        before = [world.account(i).balance_micro for i in range(8)]
+        world.played(task, 5, 6)
+    assert [world.account(i).balance_micro - before[i] for i in (5, 6)] == pay
 
 
 @pytest.mark.parametrize(
@@ -238,22 +245,35 @@ def test_windows_follow_each_other_with_seeds_final_a_window_ahead() -> None:
 
 
 def test_the_seed_hangs_on_the_last_seed_the_seal_and_the_links_that_an_honest_report_names() -> None:
-    def seed_after(links: Sequence[Sequence[Named]], miners: Sequence[int] = (1, 2)) -> bytes:
+    def seed_after(*names: str, miners: Sequence[int] = (1, 2)) -> bytes:
+        """Of four reports, whose links are named by letters."""
         world = World()
-        task = world.opened(1, 2, 3)
-        world.played(task, 1, 2)
+        task = world.opened(1, 2, 3, rounds=20)
+        world.execute(world.chain(0, task), world.chain(3, task))
+        for _ in range(3):
+            world.played(task, 1, 2)
+        number = world.task(task).round
+        known = {
+            "a": Named(world.ids[0], world.link(0, task, number, "seeds")),
+            "b": Named(world.ids[3], world.link(3, task, number, "seeds")),
+            "x": Named(world.ids[0], digest("no link")),
+            "y": Named(world.ids[1], world.link(0, task, number, "seeds")),
+            "z": Named(world.ids[0], world.link(0, task, number - 1, "seeds")),
+        }
         world.sealed(task, *miners)
+        links = [sorted(known[letter] for letter in each) for each in names]
         world.execute(world.update(task, reports=world.reports(task, Step.UPDATE, links=links)))
         return world.task(task).seed
 
-    a, b = Named(digest("a"), digest("x")), Named(digest("b"), digest("y"))
-    bare = seed_after([(), (), (), ()])
-    assert seed_after([(a,), (), (), ()]) == bare  # one of four may lie
-    with_a = seed_after([(a,), (), (a,), ()])
+    bare = seed_after("", "", "", "")
+    assert seed_after("a", "", "", "") == bare  # one of four may lie
+    with_a = seed_after("a", "", "a", "")
     assert with_a != bare
-    assert seed_after([(), (a,), (a,), (a, b)]) == with_a  # how many more name it is no part of it
-    assert seed_after([(a, b), (a, b), (), ()]) not in (with_a, bare)
-    assert seed_after([(), (), (), ()], miners=(1, 2, 3)) != bare
+    assert seed_after("", "a", "a", "ab") == with_a  # how many more name it is no part of it
+    assert seed_after("ab", "ab", "", "") not in (with_a, bare)
+    assert seed_after("", "", "", "", miners=(1, 2, 3)) != bare
+    for lie in "xyz":  # what is no link, not its own, or of another round
+        assert seed_after(lie, lie, lie, lie) == bare
 
 
 def test_the_deadline_is_twice_the_last_arrival_as_most_saw_it_and_a_little() -> None:
@@ -373,7 +393,7 @@ def test_the_loss_is_the_lower_median_of_what_counted() -> None:
 
 
 def test_a_task_is_done_when_its_rounds_are_used_up_and_the_rest_goes_back() -> None:
-    world = World(fee_per_byte_micro=0)
+    world = World(fee_per_byte_micro=0, audit_pay_ppm=0)
     task = world.opened(5, 6, rounds=3)
     world.played(task, 5, 6)
     world.sealed(task, 5)  # lapses

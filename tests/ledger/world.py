@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from potd.ledger.apply import Executed, execute
-from potd.ledger.entries import Account, Task
+from potd.ledger.entries import Account, Past, Row, Task
 from potd.ledger.state import Ledger, genesis_ledger
+from potd.wire.audits import (
+    Chain,
+    Finding,
+    Promise,
+    Ruling,
+    Status,
+    Verdict,
+    drawn,
+    link_of,
+    promised,
+    tip_of,
+)
 from potd.wire.blocks import Batch, Record
 from potd.wire.codec import encode
 from potd.wire.envelope import Signed, Signer, attestation_of
@@ -152,6 +164,66 @@ class World:
     def accuse(self, who: int, *evidence: Signed, nonce: int | None = None) -> Signed:
         return self.sign(who, Accuse(self.ids[who], self._nonce(who, nonce), evidence))
 
+    # Audits
+
+    def chain(self, who: int, task: bytes, begins: int | None = None, *, nonce: int | None = None) -> Signed:
+        """Publish a pair of chains, whose secrets follow from where they begin."""
+        first = self.task(task).round + 2 if begins is None else begins
+        tips = [tip_of(self._secret(who, task, first, which)) for which in ("seeds", "lots")]
+        return self.sign(who, Chain(self.ids[who], self._nonce(who, nonce), task, first, tips[0], tips[1]))
+
+    def link(self, who: int, task: bytes, number: int, which: str) -> bytes:
+        """Of the chain that the ledger has."""
+        chains = self.ledger.chains(task, self.ids[who])
+        assert chains is not None
+        return link_of(self._secret(who, task, chains.begins, which), chains.begins, number)
+
+    def _secret(self, who: int, task: bytes, begins: int, which: str) -> bytes:
+        return digest("test secret", task, bytes([who]), begins.to_bytes(8, "big"), which.encode())
+
+    def drawn(self, who: int, task: bytes, number: int) -> tuple[bytes, ...]:
+        """The miners whose contributions to a round this validator has to replay."""
+        past, link = self.past(task, number), self.link(who, task, number, "lots")
+        contributions = [(row.miner, row.outcome) for row in past.rows]
+        ppm = self.genesis.parameters.audit_ppm
+        return drawn(link, past.seed, contributions, self.ids[who], ppm, past.validators)
+
+    def findings(self, who: int, task: bytes, number: int, bad: Collection[int] = ()) -> tuple[Finding, ...]:
+        """What this validator would say of what it draws: that these miners are bad, and the others good."""
+        guilty = {self.ids[one] for one in bad}
+        return tuple(
+            Finding(one, Status.BAD.value, 10**9) if one in guilty else Finding(one, Status.GOOD.value, 7)
+            for one in self.drawn(who, task, number)
+        )
+
+    def promise(
+        self, who: int, task: bytes, number: int, findings: Sequence[Finding], *, nonce: int | None = None
+    ) -> Signed:
+        binding = promised(self.ids[who], task, number, self._salt(who, number), findings)
+        return self.sign(who, Promise(self.ids[who], self._nonce(who, nonce), task, number, binding))
+
+    def verdict(
+        self, who: int, task: bytes, number: int, findings: Sequence[Finding], *, nonce: int | None = None
+    ) -> Signed:
+        link, salt = self.link(who, task, number, "lots"), self._salt(who, number)
+        made = Verdict(self.ids[who], self._nonce(who, nonce), task, number, link, salt, tuple(findings))
+        return self.sign(who, made)
+
+    def ruling(self, who: int, task: bytes, number: int, miner: int, bad: bool, *, nonce: int | None = None) -> Signed:
+        finding = Finding(self.ids[miner], (Status.BAD if bad else Status.GOOD).value, 10**9 if bad else 7)
+        return self.sign(who, Ruling(self.ids[who], self._nonce(who, nonce), task, number, finding))
+
+    def _salt(self, who: int, number: int) -> bytes:
+        return digest("test salt", bytes([who]), number.to_bytes(8, "big"))
+
+    def past(self, task: bytes, number: int) -> Past:
+        found = self.ledger.past(task, number)
+        assert found is not None
+        return found
+
+    def row(self, task: bytes, number: int, who: int) -> Row:
+        return next(row for row in self.past(task, number).rows if row.miner == self.ids[who])
+
     def proof(self, voter: Signer, who: int) -> bytes:
         return voter.sign(Possession(self.ids[who])).signature
 
@@ -252,7 +324,7 @@ class World:
         by_id = {self.ids[who]: outcome for who, outcome in (outcomes or {}).items()}
         key_ids = {one.key: name for one, name in zip(self.people, self.ids, strict=True)}
         contributions = tuple(
-            Contribution(name, by_id.get(name, Outcome.COUNTED).value, 65_536)
+            Contribution(name, by_id.get(name, Outcome.COUNTED).value, 65_536, 1000)
             for name in (key_ids[one.key] for one in state.sealed)
         )
         return Update(
@@ -268,7 +340,15 @@ class World:
     def evaluation(self, task: bytes, number: int, measured: Sequence[Sequence[Measured]]) -> Evaluation:
         return Evaluation(task, number, self.reports(task, Step.EVALUATION, number=number, measured=measured))
 
-    def played(self, task: bytes, *miners: int) -> None:
-        """A whole round in which these miners count."""
+    def released(self, task: bytes, *validators: int) -> tuple[Signed, ...]:
+        """The reports on the payloads of a round, which all name the links of these."""
+        number = self.task(task).round
+        links = sorted(Named(self.ids[who], self.link(who, task, number, "seeds")) for who in validators)
+        return self.reports(task, Step.UPDATE, links=[tuple(links)] * VALIDATORS)
+
+    def played(
+        self, task: bytes, *miners: int, links: Sequence[int] = (), outcomes: Mapping[int, Outcome] | None = None
+    ) -> None:
+        """A whole round in which these miners count, but for other `outcomes`, and these validators release links."""
         self.sealed(task, *miners)
-        assert self.reasons(self.update(task)) == [""]
+        assert self.reasons(self.update(task, outcomes, self.released(task, *links))) == [""]
