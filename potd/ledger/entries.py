@@ -432,6 +432,11 @@ def task_of(key: bytes) -> TaskId | None:
     return key[len(_TASK) :] if key.startswith(_TASK) else None
 
 
+def task_about(key: bytes) -> TaskId | None:
+    """The task that an entry is of, or about: also a round of it that is past, or somebody's hash chains for it."""
+    return key[1:33] if key[:1] in (_TASK, _PAST, _CHAINS) else None
+
+
 def spec_key(task: TaskId) -> bytes:
     return _SPEC + task
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from potd.wire.audits import Ruling
 from potd.wire.blocks import BATCH_BYTES_MAX, Batch, Record, record_digest
 from potd.wire.codec import Malformed, decode, encode
 from potd.wire.envelope import Signed, Verified
@@ -226,7 +227,7 @@ def touches(record: Record) -> set[TaskId]:
     match body:
         case Submit():
             return {task_id(encode(record))}
-        case Enrol() | Leave():
+        case Enrol() | Leave() | Ruling():  # by a ruling a miner may have to leave
             return {body.task}
         case _:
             return set()

@@ -25,11 +25,12 @@ from potd.gossip.admit import (
     admit_operation,
 )
 from potd.ledger.apply import execute
-from potd.ledger.entries import Task, task_of
+from potd.ledger.entries import Task, task_about
 from potd.ledger.state import Ledger, genesis_ledger
 from potd.node import events as out
 from potd.node.accuser import Accuser
 from potd.node.agenda import Agenda, operation_key
+from potd.node.audits import audited_of
 from potd.node.court import Court
 from potd.node.eras import ERA_NOTE, era_of, key_of, watch_of
 from potd.node.events import Effect, Input
@@ -42,7 +43,7 @@ from potd.rounds import events as rounds
 from potd.rounds.keeper import Desk
 from potd.rounds.part import Roles
 from potd.rounds.tally import Electorate
-from potd.wire.audits import Audit
+from potd.wire.audits import Audit, Chain, Promise, Ruling, Verdict
 from potd.wire.blocks import (
     NULL,
     Batch,
@@ -160,7 +161,9 @@ class Node:
             reveal_ticks=self.parameters.reveal_ticks,
             work_ticks_max=self.parameters.work_ticks_max,
         )
-        self._desks = Desks(roles, Desk(self._held, itertools.count(1)), dict(restored.notes))
+        self._desks = Desks(
+            roles, Desk(self._held, itertools.count(1), self.parameters.audit_rounds), dict(restored.notes)
+        )
         if self.replica is not None and self.replica.silent:
             self._desks.hush()
         self._agenda = Agenda()
@@ -393,6 +396,8 @@ class Node:
                 return self._rounds_said(peer, self._desks.released(message))
             case Transfer() | Submit() | Enrol() | Leave() | Stand() | Back() | Resign() | Rekey() | Accuse():
                 return self._on_operation(message, ours=False)
+            case Chain() | Promise() | Verdict() | Ruling():
+                return self._on_operation(message, ours=False)
             case Recollect() | Status() if peer != message.sender:
                 # Each asks for itself: an old question that others repeat would use up the answer to a new one.
                 return [out.Refuse(peer, f"another's {'recollection' if isinstance(body, Recollect) else 'status'}")]
@@ -498,7 +503,9 @@ class Node:
         return [effect for one in due for effect in self._from_consensus(self.replica.step(one))]
 
     def _ask(self, operation: Audit) -> list[Effect]:
-        """An operation of our account, unless the same waits already."""
+        """An operation of our account, unless the same waits already, or another key speaks for it now."""
+        if self.successor() is not None:
+            return []
         waiting = (self._agenda.operations[name].message.body for _, name in self._agenda.waiting_of(self.account))
         if any(isinstance(one, Audit) and replace(one, nonce=operation.nonce) == operation for one in waiting):
             return []
@@ -660,7 +667,7 @@ class Node:
         self._end_era()
         self._follower.progressed()
         self._operations.executed(executed.receipts, executed.changes)
-        self._moved.update((task, None) for key, _ in executed.changes if (task := task_of(key)) is not None)
+        self._moved.update((task, None) for key, _ in executed.changes if (task := task_about(key)) is not None)
         effects: list[Effect] = [out.Store(executed.header, batch, tuple(changes))]
         for receipt in executed.receipts:
             if receipt.reason:
@@ -675,6 +682,7 @@ class Node:
         effects += self._due([pbft.Settled(operation_key(name)) for name in asked])
         self._agenda.executed(names)
         effects += self._due(self._operations.clear(self.ledger)) + self._owe_heights()
+        self._moved.update(dict.fromkeys(self._desks.resting()))
         moved = [self.ledger.task(name) for name in self._moved]
         self._moved.clear()
         for task in [one for one in moved if one is not None]:
@@ -896,7 +904,12 @@ class Node:
 
     def _changed(self, task: Task) -> list[tuple[TaskId, rounds.Effect]]:
         """Tell the rounds how a task stands."""
-        return self._desks.changed(task, self.ledger.spec(task.id), self.height, tips_of(self.ledger, task.id))
+        before, audited = self._desks.audited(task.id), rounds.UNAUDITED
+        tips: tuple[rounds.Tip, ...] = ()
+        if self._desks.validates:
+            audited = audited_of(self.ledger, task, self.account, self.settings.trainer, before)
+            tips = tips_of(self.ledger, task.id)
+        return self._desks.changed(task, self.ledger.spec(task.id), self.height, audited, tips)
 
     def _from_rounds(self, effects: Iterable[tuple[TaskId, rounds.Effect]]) -> list[Effect]:
         done: list[Effect] = []

@@ -10,7 +10,7 @@ from potd.ledger.entries import Task
 from potd.ledger.entries import Window as LedgerWindow
 from potd.ledger.state import Ledger
 from potd.rounds.chains import Chained
-from potd.rounds.events import Effect, Note, Opened, Phase, Seat, Tip, Told, View
+from potd.rounds.events import UNAUDITED, Audited, Effect, Note, Opened, Phase, Seat, Tip, Told, View
 from potd.rounds.keeper import Desk
 from potd.rounds.part import Part, Roles, note_names, record_fault
 from potd.rounds.plan import Window
@@ -38,7 +38,7 @@ class Tried:
 
 
 class Desks:
-    """Only tasks that are open, or done and not yet scored, have a part here."""
+    """Only tasks that are open, or done and not yet scored or audited, have a part here."""
 
     def __init__(self, roles: Roles, desk: Desk, notes: dict[str, bytes]) -> None:
         self._roles = roles
@@ -48,13 +48,28 @@ class Desks:
         self._hushed = False
         self._moved: dict[TaskId, int] = {}  # the height at which a task's view last moved
         self._last: dict[TaskId, Task] = {}  # the entry that a part's view was made from
+        self._replayed: TaskId = b""  # the task of the newest replay
         self.parts: dict[TaskId, Part] = {}
 
     # From the ledger
 
-    def changed(self, task: Task, spec: TaskSpec | None, height: int, tips: tuple[Tip, ...] = ()) -> list[Marked]:
-        """The state of a task that a height has touched, and the chains of those who have a seat; nothing happens
-        unless it has moved."""
+    @property
+    def validates(self) -> bool:
+        return self._roles.validator
+
+    def audited(self, task: TaskId) -> Audited:
+        """What a task's part knows of its audits."""
+        return self.parts[task].audited if task in self.parts else UNAUDITED
+
+    def resting(self) -> list[TaskId]:
+        """Tasks that are done and have a part here: their audits go on by heights."""
+        return [task for task, part in self.parts.items() if part.view is not None and part.view.phase == Phase.DONE]
+
+    def changed(
+        self, task: Task, spec: TaskSpec | None, height: int, audited: Audited, tips: tuple[Tip, ...] = ()
+    ) -> list[Marked]:
+        """The state of a task that a height has touched, of its audits, and of the chains of those who have a seat;
+        nothing happens unless it has moved."""
         assert spec is not None
         if not (self._roles.validator or self._roles.miner):
             return self._tidied(task.id) if task.phase == LedgerPhase.DONE else []
@@ -63,16 +78,21 @@ class Desks:
             view_of(task, spec, tips) if part is None or part.view is None else _moved_on(part.view, last, task, tips)
         )
         if part is None:
-            if view.phase == Phase.DONE and (view.evaluated >= view.round or spec.evaluate_every == 0):
+            scored = view.evaluated >= view.round or spec.evaluate_every == 0
+            if view.phase == Phase.DONE and scored and not audited.pasts:
                 return []
             part = Part(self._roles, self._desk, task.id, self._notes)
             self.parts[task.id], self._moved[task.id], self._last[task.id] = part, height, task
-            return self._mark(task.id, [*part.start(view, self._lead, self._hushed), _told(view, task.loss_micro)])
+            effects = self._mark(task.id, part.start(view, self._lead, self._hushed, audited))
+            return [*effects, (task.id, _told(view, task.loss_micro)), *self._close(task.id)]
         self._last[task.id] = task
-        if view is part.view or view == part.view:
-            return []
+        view = part.view if view == part.view and part.view is not None else view
+        if view is part.view:
+            if audited == part.audited:
+                return []
+            return self._mark(task.id, part.on_changed(view, audited)) + self._close(task.id)
         self._moved[task.id] = height
-        effects = self._mark(task.id, [*part.on_changed(view), _told(view, task.loss_micro)])
+        effects = self._mark(task.id, [*part.on_changed(view, audited), _told(view, task.loss_micro)])
         return effects + self._close(task.id)
 
     def _close(self, task: TaskId) -> list[Marked]:
@@ -81,11 +101,11 @@ class Desks:
         if not part.over():
             return []
         del self.parts[task], self._moved[task], self._last[task]
-        return self._mark(task, part.close())
+        return self._mark(task, part.close(self._notes))
 
     def _tidied(self, task: TaskId) -> list[Marked]:
         """What we said about a task in a seat that we have no more; it is over."""
-        return self._mark(task, [Note(name, b"") for name in note_names(task) if name in self._notes])
+        return self._mark(task, [Note(name, b"") for name in note_names(task, self._notes) if name in self._notes])
 
     def reseated(self, electorate: Electorate, validator: bool) -> list[Marked]:
         """Another set of validators decides from here on; `validator` says whether we are among them. The state of
@@ -112,7 +132,8 @@ class Desks:
             part = self.parts.pop(task)
             del self._moved[task], self._last[task]
             assert part.view is not None, "a part that was never started"
-            effects += self._mark(task, [*part.on_changed(replace(part.view, phase=Phase.DONE)), *part.close()])
+            ended = part.on_changed(replace(part.view, phase=Phase.DONE), UNAUDITED)
+            effects += self._mark(task, [*ended, *part.close(self._notes)])
         return effects
 
     # From outside
@@ -147,7 +168,7 @@ class Desks:
         return tuple(ref for ref in refs if ref != NO_BLOB)
 
     def answered(self, answer: Answer) -> list[Marked]:
-        return self._each(lambda part: part.on_answer(answer))
+        return self._each(lambda part: part.on_answer(answer)) + self._replay()
 
     def heard(self, message: Verified[Commitment]) -> tuple[list[Marked], str]:
         """A miner's word, and why it is refused if it is false; likewise below."""
@@ -197,7 +218,18 @@ class Desks:
         return effects
 
     def tick(self) -> list[Marked]:
-        return self._each(lambda part: part.on_tick())
+        return self._each(lambda part: part.on_tick()) + self._replay()
+
+    def _replay(self) -> list[Marked]:
+        """Have the trainer make one replay, of the tasks in turn, if it has nothing better to do."""
+        if not (self._roles.trainer and self._roles.validator) or any(one.occupied() for one in self.parts.values()):
+            return []
+        for task in sorted(self.parts, key=lambda one: (one <= self._replayed, one)):
+            effects = self.parts[task].replay()
+            if effects:
+                self._replayed = task
+                return self._mark(task, effects)
+        return []
 
     def judge(
         self, record: Seal | Update | Evaluation, number: int, final: bool, trusted: bool
@@ -246,8 +278,7 @@ class Desks:
                 refs |= dict.fromkeys((view.model, view.momentum, view.aggregate, spec.weights, spec.manifest))
             if part.opened is not None:
                 refs |= dict.fromkeys((*part.opened.training, *part.opened.held_out))
-            if part.validator is not None:
-                refs |= dict.fromkeys(part.validator.payloads())
+            refs |= dict.fromkeys(part.needed())
         refs.pop(NO_BLOB, None)
         return tuple(refs)
 

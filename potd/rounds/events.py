@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
+from typing import Protocol
 
 from potd.rounds.chains import Chained
 from potd.rounds.plan import Window
@@ -83,6 +85,94 @@ class View:
         return self.seats[at] if at < len(self.seats) and self.seats[at].account == account else None
 
 
+# Rounds that are past
+
+
+class Hour(IntEnum):
+    """What may be said of a round that is past."""
+
+    PROMISE = 0
+    TELL = 1  # what was promised
+    RULE = 2  # on what is contested
+
+
+class PastRow(Protocol):
+    """One contribution of a round that is past, as the ledger has it."""
+
+    @property
+    def miner(self) -> AccountId: ...
+
+    @property
+    def payload(self) -> BlobRef: ...
+
+    @property
+    def units(self) -> int: ...
+
+    @property
+    def outcome(self) -> int:
+        """rounds.Outcome"""
+
+
+@dataclass(frozen=True)
+class Contested:
+    """A contribution that a verdict calls bad, and of which our account has not said yet whether it is."""
+
+    row: PastRow
+    by: AccountId  # the first who called it bad
+
+
+class PastEntry(Protocol):
+    """A round that is past, as the ledger has it."""
+
+    @property
+    def round(self) -> int: ...
+
+    @property
+    def model(self) -> BlobRef:
+        """That the gradients were taken at."""
+
+    @property
+    def seed(self) -> Digest: ...
+
+    @property
+    def validators(self) -> int:
+        """By how many of them contributions are drawn."""
+
+    @property
+    def rows(self) -> Sequence[PastRow]:
+        """By miner."""
+
+
+@dataclass(frozen=True)
+class PastRound:
+    """A round that has counted and is audited."""
+
+    entry: PastEntry
+    hour: Hour
+    closing: bool  # whether a promise has to be made now or never
+    window: Window
+    audit_ppm: int
+    promised: Digest | None  # by our account: `audits.promised`
+    kept: bool  # whether that has been told
+    contested: tuple[Contested, ...]  # by miner
+
+    @property
+    def round(self) -> int:
+        return self.entry.round
+
+
+@dataclass(frozen=True)
+class Audited:
+    """What the ledger knows of a task's audits."""
+
+    norm: int  # the unit of distances; 0 while there is none
+    chained: Chained | None  # our account's
+    pasts: tuple[PastRound, ...]  # whose audit is not over, by round
+
+
+UNAUDITED = Audited(0, None, ())
+
+
 # Inputs
 
 
@@ -93,9 +183,10 @@ class Ticked:
 
 @dataclass(frozen=True)
 class Changed:
-    """The ledger has moved this task."""
+    """The ledger has moved this task, or one of its rounds that are past."""
 
     view: View
+    audited: Audited
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,16 @@ from potd.rounds.events import Effect, Fetch, Retire, Run, Told, Unfetch, View
 from potd.wire.ids import NO_BLOB, BlobRef, Key
 from potd.wire.jobs import Answer, Applied, Apply, Failed
 
-KEEP_ROUNDS = 16  # models, payloads and aggregates are kept so long: for late joiners, and for audits
+KEEP_ROUNDS = 16  # models, payloads and aggregates are kept so long for late joiners; for audits perhaps longer
 
 
 class Desk:
-    """What the parts of one node share: which blobs it holds, and the next job's number."""
+    """What the parts of one node share: which blobs it holds, for how many rounds those of each are kept, and the next
+    job's number."""
 
-    def __init__(self, held: set[BlobRef], numbers: Iterator[int]) -> None:
+    def __init__(self, held: set[BlobRef], numbers: Iterator[int], audit_rounds: int = 0) -> None:
         self.held = held
+        self.keep_rounds = max(KEEP_ROUNDS, audit_rounds)
         self._numbers = numbers
 
     def holds(self, ref: BlobRef) -> bool:
@@ -64,7 +66,7 @@ class Keeper:
 
     def _retire(self, before: View) -> list[Effect]:
         self._past.append((before.model, before.momentum, before.aggregate))
-        if len(self._past) <= KEEP_ROUNDS:
+        if len(self._past) <= self._desk.keep_rounds:
             return []
         assert self._view is not None
         spec = self._view.spec

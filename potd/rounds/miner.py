@@ -118,6 +118,15 @@ class Miner:
         binding = payload_binding(view.task, view.round, self._account, view.model.root)
         return [Run("trainer", Train(self._job, view.spec, view.round, view.model, shards, given.samples, binding))]
 
+    def owes(self) -> bool:
+        """Whether a gradient of ours is due, or under way: the trainer is to do nothing else then."""
+        view, seat = self._view, self._seat()
+        if self._job is not None:
+            return True
+        if view is None or seat is None or view.phase != Phase.TRAIN or seat.suspended or seat.joined > view.round:
+            return False
+        return self._own is None or self._own.body.round != view.round
+
     def on_answer(self, answer: Answer) -> list[Effect]:
         if answer.job != self._job:
             return []

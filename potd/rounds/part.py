@@ -1,13 +1,14 @@
-"""Our part in one task: keeper, miner, validator and evaluator, told the same things in one order. Decides nothing."""
+"""Our part in one task: keeper, miner, validator, evaluator, auditor, told the same things in one order."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from potd.rounds.auditor import Auditor, findings_prefix
 from potd.rounds.chains import Chains
 from potd.rounds.evaluator import Evaluator, evaluation_fault, score_note
-from potd.rounds.events import Effect, Note, Opened, Phase, Read, View
+from potd.rounds.events import UNAUDITED, Audited, Effect, Note, Opened, Phase, Read, View
 from potd.rounds.keeper import Desk, Keeper
 from potd.rounds.miner import Miner, commitment_note
 from potd.rounds.tally import Electorate, seal_fault
@@ -32,10 +33,11 @@ class Roles:
     work_ticks_max: int
 
 
-def note_names(task: TaskId) -> tuple[str, ...]:
-    """Everything that a part remembers over restarts."""
+def note_names(task: TaskId, notes: Iterable[str]) -> tuple[str, ...]:
+    """Everything that a part remembers over restarts; of a round's findings what there is among these notes."""
     reports = (report_note(task, Step.SEAL), report_note(task, Step.UPDATE))
-    return (commitment_note(task), *reports, draft_note(task), score_note(task))
+    findings = (name for name in notes if name.startswith(findings_prefix(task)))
+    return (commitment_note(task), *reports, draft_note(task), score_note(task), *findings)
 
 
 class Part:
@@ -44,6 +46,7 @@ class Part:
     def __init__(self, roles: Roles, desk: Desk, task: TaskId, notes: Mapping[str, bytes]) -> None:
         self.view: View | None = None
         self.opened: Opened | None = None
+        self.audited = UNAUDITED
         self._roles = roles
         self._desk = desk
         self._task = task
@@ -51,20 +54,22 @@ class Part:
         self.miner: Miner | None = None
         self.validator: Validator | None = None
         self.evaluator: Evaluator | None = None
+        self.auditor: Auditor | None = None
         if roles.miner:
             noted = notes.get(commitment_note(task), b"")
             self.miner = Miner(roles.signer, roles.account, desk, self.keeper, roles.electorate.keys, noted)
         if roles.validator:
-            self.validator, self.evaluator = self._seated(notes)
+            self.validator, self.evaluator, self.auditor = self._seated(notes)
 
-    def _seated(self, notes: Mapping[str, bytes]) -> tuple[Validator, Evaluator]:
+    def _seated(self, notes: Mapping[str, bytes]) -> tuple[Validator, Evaluator, Auditor]:
         """A validator's parts, remembering what they have said before."""
         roles, task = self._roles, self._task
+        chains = Chains(roles.signer, roles.account, task)
         reports = {step: notes.get(report_note(task, step), b"") for step in (Step.SEAL, Step.UPDATE)}
         validator = Validator(
             roles.signer,
             roles.account,
-            Chains(roles.signer, roles.account, task),
+            chains,
             roles.electorate,
             self._desk,
             self.keeper,
@@ -74,7 +79,17 @@ class Part:
             drafted=notes.get(draft_note(task), b""),
         )
         noted = notes.get(score_note(task), b"")
-        return validator, Evaluator(roles.signer, roles.electorate, self._desk, trainer=roles.trainer, noted=noted)
+        evaluator = Evaluator(roles.signer, roles.electorate, self._desk, trainer=roles.trainer, noted=noted)
+        auditor = Auditor(
+            roles.signer,
+            roles.account,
+            self._desk,
+            chains,
+            roles.electorate.keys,
+            trainer=roles.trainer,
+            notes={name: data for name, data in notes.items() if name.startswith(findings_prefix(task))},
+        )
+        return validator, evaluator, auditor
 
     def hush(self) -> None:
         """A validator says nothing from now on, until `speak`."""
@@ -88,33 +103,39 @@ class Part:
         self.keeper.reseated(roles.electorate.keys)
         if self.miner is not None:
             self.miner.reseated(roles.electorate.keys)
-        if self.validator is None or self.evaluator is None:
+        if self.validator is None or self.evaluator is None or self.auditor is None:
             return self._sit_down(notes, hushed) if roles.validator else []
         if roles.validator:
             self.validator.reseated(roles.electorate)
             self.evaluator.reseated(roles.electorate)
+            self.auditor.reseated(roles.electorate.keys)
             return []
-        effects = self.validator.left() + self.evaluator.left()
-        self.validator, self.evaluator = None, None
+        effects = self.validator.left() + self.evaluator.left() + self.auditor.left()
+        self.validator, self.evaluator, self.auditor = None, None, None
         return effects
 
     def _sit_down(self, notes: Mapping[str, bytes], hushed: bool) -> list[Effect]:
         """We have a seat now, in the middle of a round."""
-        self.validator, self.evaluator = self._seated(notes)
+        self.validator, self.evaluator, self.auditor = self._seated(notes)
         if hushed:
             self.hush()
-        effects: list[Effect] = list(self.evaluator.on_opened(self.opened)) if self.opened is not None else []
+        effects: list[Effect] = []
+        if self.opened is not None:
+            effects += self.evaluator.on_opened(self.opened) + self.auditor.on_opened(self.opened)
         if self.view is not None:
             effects += self.validator.on_changed(self.view) + self.evaluator.on_changed(self.view)
+            effects += self.auditor.on_changed(self.view, self.audited)
         return effects
 
     def over(self) -> bool:
         """Whether nothing more can come of the task here."""
         if self.view is None or self.view.phase != Phase.DONE:
             return False
-        return self.evaluator is None or not self.evaluator.waits()
+        return not any(one is not None and one.waits() for one in (self.evaluator, self.auditor))
 
-    def start(self, view: View, lead: tuple[int, Key | None], hushed: bool = False) -> list[Effect]:
+    def start(
+        self, view: View, lead: tuple[int, Key | None], hushed: bool = False, audited: Audited = UNAUDITED
+    ) -> list[Effect]:
         """Once, with the first view; `lead` is the consensus view and its primary; `hushed` a validator that may say
         nothing until `speak`."""
         effects: list[Effect] = [Read(view.spec.manifest)]
@@ -122,25 +143,26 @@ class Part:
             self.hush()
         if self.miner is not None:
             effects += self.miner.start()
-        return effects + self.on_entered(*lead) + self.on_changed(view)
+        return effects + self.on_entered(*lead) + self.on_changed(view, audited)
 
-    def close(self) -> list[Effect]:
+    def close(self, notes: Iterable[str]) -> list[Effect]:
         """Forget what was remembered for a restart."""
         assert self.view is not None
-        return [Note(name, b"") for name in note_names(self.view.task)]
+        return [Note(name, b"") for name in note_names(self.view.task, notes)]
 
-    def on_changed(self, view: View) -> list[Effect]:
+    def on_changed(self, view: View, audited: Audited) -> list[Effect]:
         """Keeper first: whether the model is held decides what the others may do."""
-        self.view = view
-        effects: list[Effect] = list(self.keeper.on_changed(view))
-        for one in (self.miner, self.validator, self.evaluator):
+        moved, self.view, self.audited = view is not self.view, view, audited
+        effects: list[Effect] = list(self.keeper.on_changed(view)) if moved else []
+        for one in (self.miner, self.validator, self.evaluator) if moved else ():
             effects += one.on_changed(view) if one is not None else []
-        return effects
+        return effects + (self.auditor.on_changed(view, audited) if self.auditor is not None else [])
 
     def on_opened(self, opened: Opened) -> list[Effect]:
         self.opened = opened
         effects: list[Effect] = list(self.miner.on_opened(opened)) if self.miner is not None else []
-        return effects + (self.evaluator.on_opened(opened) if self.evaluator is not None else [])
+        effects += self.evaluator.on_opened(opened) if self.evaluator is not None else []
+        return effects + (self.auditor.on_opened(opened) if self.auditor is not None else [])
 
     def on_fetched(self, ref: BlobRef) -> list[Effect]:
         effects: list[Effect] = list(self.keeper.advance())
@@ -155,7 +177,7 @@ class Part:
         effects += self.validator.on_answer(answer) if self.validator is not None else []
         if self.evaluator is not None:
             effects += self.evaluator.on_answer(answer) + self.evaluator.advance()
-        return effects
+        return effects + (self.auditor.on_answer(answer) if self.auditor is not None else [])
 
     def on_certified(self) -> list[Effect]:
         effects: list[Effect] = list(self.miner.on_certified()) if self.miner is not None else []
@@ -172,9 +194,25 @@ class Part:
 
     def on_tick(self) -> list[Effect]:
         effects: list[Effect] = []
-        for one in (self.miner, self.validator, self.evaluator):
+        for one in (self.miner, self.validator, self.evaluator, self.auditor):
             effects += one.on_tick() if one is not None else []
         return effects
+
+    def occupied(self) -> bool:
+        """Whether the trainer has better to do for this task than another replay, or is at one."""
+        owes = self.miner is not None and self.miner.owes()
+        return owes or (self.auditor is not None and self.auditor.replaying())
+
+    def replay(self) -> list[Effect]:
+        """Begin a replay, if one is due and possible."""
+        return self.auditor.replay() if self.auditor is not None else []
+
+    def needed(self) -> Iterator[BlobRef]:
+        """Blobs of rounds that are not over, or are audited."""
+        if self.validator is not None:
+            yield from self.validator.payloads()
+        if self.auditor is not None:
+            yield from self.auditor.needed()
 
     def on_heard(self, message: Verified[Commitment]) -> tuple[list[Effect], str]:
         """A miner's word, and why it is refused if it is false; likewise below."""

@@ -23,7 +23,7 @@ from potd.rounds.events import (
     Unfetch,
     View,
 )
-from potd.rounds.keeper import KEEP_ROUNDS, Desk, Keeper
+from potd.rounds.keeper import Desk, Keeper
 from potd.rounds.links import Links
 from potd.rounds.tally import (
     Choice,
@@ -231,7 +231,7 @@ class Validator:
     def _retire(self) -> list[Effect]:
         """Payloads stay for a while after their round, for whoever has to look at them again."""
         self._past.append(tuple(one.payload for one in self._finite))
-        return [Retire(self._past.popleft())] if len(self._past) > KEEP_ROUNDS else []
+        return [Retire(self._past.popleft())] if len(self._past) > self._desk.keep_rounds else []
 
     def on_heard(self, message: Verified[Commitment]) -> tuple[list[Effect], str]:
         """A commitment, and why it is not taken if it is not."""

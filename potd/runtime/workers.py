@@ -24,7 +24,7 @@ from potd.wire.codec import Malformed, decode
 from potd.wire.frames import LENGTH_BYTES, frame_length, framed
 from potd.wire.genesis import TICK_MS
 from potd.wire.ids import NO_BLOB, BlobRef
-from potd.wire.jobs import Aggregated, Answer, Applied, Evaluated, Failed, Job, Ready, Replayed, Train, Trained
+from potd.wire.jobs import Aggregated, Answer, Applied, Evaluated, Failed, Job, Ready, Replay, Replayed, Train, Trained
 
 log = logging.getLogger(__name__)
 
@@ -233,18 +233,22 @@ class Worker:
         await asyncio.shield(complaints)
 
 
-ANSWERS: tuple[type[Trained] | type[Evaluated] | type[Aggregated] | type[Applied] | type[Failed], ...] = (
+ANSWERS: tuple[
+    type[Trained] | type[Evaluated] | type[Aggregated] | type[Applied] | type[Replayed] | type[Failed], ...
+] = (
     Trained,
     Evaluated,
     Aggregated,
     Applied,
+    Replayed,
     Failed,
 )
 
 
 def patience_of(job: Job) -> float:
-    """How long a job may take, in seconds. A gradient that is later than its round's deadline is worth nothing."""
-    if isinstance(job, Train):
+    """How long a job may take, in seconds. A gradient that is later than its round's deadline is worth nothing, and a
+    replay takes as long as a gradient."""
+    if isinstance(job, Train | Replay):
         return max(job.spec.deadline_ticks_max * TICK_MS / 1000, TRAIN_PATIENCE_MIN_S)
     return JOB_PATIENCE_S
 

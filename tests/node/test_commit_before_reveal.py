@@ -62,9 +62,9 @@ def committed(world: World, place: Place, effect: ev.Effect) -> Commitment | Non
     return verify(decode(effect.data, Signed), world.network, Commitment).body
 
 
-def with_thief(folder: Path, seed: int, **parameters: int) -> tuple[World, Key, Key]:
+def with_thief(folder: Path, seed: int) -> tuple[World, Key, Key]:
     """A network with a victim and a thief who only mine."""
-    world = World(folder, seed=seed, miners=2, **parameters)
+    world = World(folder, seed=seed, miners=2)
     world.submit(rounds=1_000)
     world.reach(2, 800)
     victim, thief = world.keys[-2:]

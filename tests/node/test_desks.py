@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from potd.ledger.state import Ledger
 from potd.node.tasks import Desks, view_of
-from potd.rounds.events import Opened
+from potd.rounds.events import UNAUDITED, Opened
 from potd.rounds.keeper import Desk
 from potd.rounds.part import Roles
 from potd.rounds.tally import Electorate
@@ -36,7 +36,7 @@ def tell(desks: Desks, ledger: Ledger, task: TaskId) -> bool:
     """Whether anything came of the state after a height."""
     entry = ledger.task(task)
     assert entry is not None
-    return desks.changed(entry, ledger.spec(task), ledger.height) != []
+    return desks.changed(entry, ledger.spec(task), ledger.height, UNAUDITED) != []
 
 
 def test_the_view_moves_on_to_what_it_would_be_made_afresh() -> None:
@@ -75,7 +75,7 @@ def test_an_entry_that_is_the_same_to_the_rounds_tells_them_nothing() -> None:
     desks = desks_of(world)
     assert tell(desks, world.ledger, task)
     entry = replace(world.task(task), lapses=1)
-    assert desks.changed(entry, world.ledger.spec(task), 9) == []
+    assert desks.changed(entry, world.ledger.spec(task), 9, UNAUDITED) == []
 
 
 def test_a_seal_from_which_nobody_was_absent_leaves_seats_and_windows_as_they_were() -> None:
