@@ -82,7 +82,7 @@ def seal(work: Working, record: Seal) -> list[Receipt]:
     task = _absent(work, task, {one.miner for one, _ in accepted})
     if len(accepted) < spec.miners_min:
         task = replace(task, deadline_ticks=min(task.deadline_ticks * 2, spec.deadline_ticks_max))
-        _lapse(work, task, spec, digest("seed", task.seed, name))
+        _lapse(work, task, spec, digest("seed", task.seed))  # of nothing that whoever made the seal could choose
     else:
         deadline = _deadline(work, spec, record)
         sealed = tuple(signed for _, signed in accepted)

@@ -244,6 +244,19 @@ def test_windows_follow_each_other_with_seeds_final_a_window_ahead() -> None:
     assert len({window.seed for _, window, _ in seen}) == 3
 
 
+def test_who_makes_a_seal_that_lapses_has_no_say_in_the_seed_that_follows() -> None:
+    """There is no end of such seals, and no link of an honest validator is in that seed."""
+
+    def seed_after(ticks: int) -> bytes:
+        world = World()
+        task = world.opened(1, 2)
+        world.execute(world.seal(task, [world.commitment(1, task)], [0, 0, 0, ticks]))
+        assert (world.task(task).round, world.task(task).lapses) == (1, 1)
+        return world.task(task).seed
+
+    assert seed_after(1) == seed_after(2)
+
+
 def test_the_seed_hangs_on_the_last_seed_the_seal_and_the_links_that_an_honest_report_names() -> None:
     def seed_after(*names: str, miners: Sequence[int] = (1, 2)) -> bytes:
         """Of four reports, whose links are named by letters."""
