@@ -3,8 +3,9 @@
     python -m potd.trainer FD BLOBS_DIR [--device D]
 
 FD is one end of a stream socketpair, already open here; blobs are files in BLOBS_DIR under their roots. The first
-message out is Ready; then Train is answered by Trained, Evaluate by Evaluated, and what can't be done by Failed with
-the reason. The other end closing ends the process with 0; a device that isn't there, or bytes that are no job, with 1.
+message out is Ready; then Train is answered by Trained, Evaluate by Evaluated, Replay by Replayed, and what
+can't be done by Failed with the reason. The other end closing ends the process with 0; a device that isn't there, or
+bytes that are no job, with 1.
 """
 
 from __future__ import annotations
@@ -24,20 +25,21 @@ os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
 
 import torch
 
-from potd.arithmetic.quantise import encode_payload
+from potd.arithmetic.quantise import Blocks, decode_payload, encode_payload
 from potd.trainer.data import Cache, Samples, decode_shard, gather
 from potd.trainer.device import RIG_CLASS, description, make_exact, open_device
 from potd.trainer.layout import Floats, classes, features, parameters, weights_from_bytes
+from potd.trainer.replay import distance
 from potd.trainer.step import evaluate, gradient
 from potd.trainer.weights import self_test
 from potd.wire.blobs import read_blob, write_blob
 from potd.wire.codec import Malformed
 from potd.wire.frames import read_frame, write_frame
 from potd.wire.ids import NO_BLOB, BlobRef
-from potd.wire.jobs import Evaluate, Evaluated, Failed, Ready, Train, Trained
-from potd.wire.tasks import ModelSpec, TaskSpec
+from potd.wire.jobs import Evaluate, Evaluated, Failed, Ready, Replay, Replayed, Train, Trained
+from potd.wire.tasks import BINDING_BYTES, ModelSpec, TaskSpec
 
-JOBS: tuple[type[Train] | type[Evaluate], ...] = (Train, Evaluate)
+JOBS: tuple[type[Train] | type[Evaluate] | type[Replay], ...] = (Train, Evaluate, Replay)
 LOSSES = ("cross_entropy",)
 REASON_BYTES_MAX = 1024
 
@@ -50,14 +52,18 @@ class Trainer:
         self._device = device
         self._shards: Cache[Samples] = Cache()
 
-    def answer(self, job: Train | Evaluate) -> Trained | Evaluated | Failed:
+    def answer(self, job: Train | Evaluate | Replay) -> Trained | Evaluated | Replayed | Failed:
         """The job's result, or why there is none."""
         began = time.monotonic()
         try:
             _check(job.spec)
-            if isinstance(job, Train):
-                return self._train(job, began)
-            return self._evaluate(job, began)
+            match job:
+                case Train():
+                    return self._train(job, began)
+                case Evaluate():
+                    return self._evaluate(job, began)
+                case Replay():
+                    return self._replay(job, began)
         except FileNotFoundError as error:
             return _failed(job.job, f"blob {Path(error.filename).name} is not here")
         # RuntimeError is what torch raises for a device that is out of memory or gone.
@@ -78,6 +84,23 @@ class Trainer:
         shards: Iterable[Samples] = (self._shard(spec, ref) for ref in job.shards)
         score = evaluate(spec, self._model(spec, job.model), shards, self._device)
         return Evaluated(job.job, score.correct, score.samples, score.loss_micro, _since(began))
+
+    def _replay(self, job: Replay, began: float) -> Replayed:
+        if job.norm == 0:
+            raise ValueError("a norm of 0: there is no unit for the distance")
+        payload = self._payload(job)
+        spec = job.spec.model
+        batch = gather((self._shard(spec, ref) for ref in job.shards), job.samples)
+        result = gradient(spec, self._model(spec, job.model), batch, self._device)
+        found, exponents = distance(payload, result.vector, job.norm, job.spec.tolerance_nano)
+        return Replayed(job.job, found, exponents, _since(began))
+
+    def _payload(self, job: Replay) -> Blocks:
+        """What the miner has revealed. Raises Malformed where it is none of this miner, round, model and task."""
+        data = memoryview(read_blob(self._blobs, job.payload))
+        if data[:BINDING_BYTES] != job.binding:
+            raise Malformed("a payload of another miner, round or model")
+        return decode_payload(data[BINDING_BYTES:], job.spec.model.parameters, job.spec.encoding)
 
     def _model(self, spec: ModelSpec, ref: BlobRef) -> Floats:
         return weights_from_bytes(spec, read_blob(self._blobs, ref))

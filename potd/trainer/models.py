@@ -12,9 +12,11 @@ from potd.trainer.layout import Floats, tensors
 from potd.wire.tasks import ModelSpec
 
 
-def parameter_tensors(spec: ModelSpec, weights: Floats, device: torch.device) -> list[Tensor]:
+def parameter_tensors(
+    spec: ModelSpec, weights: Floats, device: torch.device, dtype: torch.dtype = torch.float32
+) -> list[Tensor]:
     """The flat vector [parameters] as the model's tensors on the device, in order, each a leaf of the graph."""
-    return [torch.tensor(view, device=device).requires_grad_() for view in tensors(spec, weights).values()]
+    return [torch.tensor(view, device=device, dtype=dtype).requires_grad_() for view in tensors(spec, weights).values()]
 
 
 def logits(spec: ModelSpec, parameters: Sequence[Tensor], features: Tensor) -> Tensor:

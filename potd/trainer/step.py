@@ -38,10 +38,13 @@ class Score:
     loss_micro: int  # mean, millionths of a nat
 
 
-def gradient(spec: ModelSpec, weights: Floats, batch: Samples, device: torch.device) -> Gradient:
-    """The gradient of the mean loss over `batch` at `weights` [parameters]."""
-    parameters = parameter_tensors(spec, weights, device)
-    features = torch.tensor(batch.features, device=device)
+def gradient(
+    spec: ModelSpec, weights: Floats, batch: Samples, device: torch.device, dtype: torch.dtype = torch.float32
+) -> Gradient:
+    """The gradient of the mean loss over `batch` at `weights` [parameters]. Computed in float64, and rounded to float32
+    at the end, it is the referee's, beside which the rigs' are measured."""
+    parameters = parameter_tensors(spec, weights, device, dtype)
+    features = torch.tensor(batch.features, device=device, dtype=dtype)
     labels = torch.tensor(batch.labels, device=device)
     size, loss_sum = micro_batch(spec), 0.0
     for start in range(0, len(batch), size):

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from math import isqrt
 from pathlib import Path
 
 import numpy as np
@@ -17,18 +18,25 @@ import pytest
 import torch
 from safetensors.numpy import save
 
-from potd.arithmetic.quantise import encode_payload
+from potd.arithmetic.distances import norm_squared
+from potd.arithmetic.quantise import decode_payload, encode_payload
 from potd.trainer.data import Samples, gather
 from potd.trainer.layout import model_spec, weights_to_bytes
+from potd.trainer.replay import FAR_NANO
 from potd.trainer.step import gradient
 from potd.trainer.weights import GOLDEN, initial_weights
 from potd.wire.blobs import read_blob, write_blob
 from potd.wire.frames import read_frame, write_frame
 from potd.wire.ids import NO_BLOB, BlobRef
-from potd.wire.jobs import Evaluate, Evaluated, Failed, Ready, Train, Trained
+from potd.wire.jobs import Evaluate, Evaluated, Failed, Ready, Replay, Replayed, Train, Trained
 from potd.wire.tasks import Manifest, ModelSpec, TaskSpec
 
-ANSWERS: tuple[type[Trained] | type[Evaluated] | type[Failed], ...] = (Trained, Evaluated, Failed)
+ANSWERS: tuple[type[Trained] | type[Evaluated] | type[Replayed] | type[Failed], ...] = (
+    Trained,
+    Evaluated,
+    Replayed,
+    Failed,
+)
 
 BINDING = bytes(range(32))
 
@@ -38,7 +46,7 @@ class Worker:
         self.process = process
         self.connection = connection
 
-    def ask(self, job: Train | Evaluate) -> Trained | Evaluated | Failed | None:
+    def ask(self, job: Train | Evaluate | Replay) -> Trained | Evaluated | Replayed | Failed | None:
         write_frame(self.connection, job)
         return read_frame(self.connection, *ANSWERS)
 
@@ -98,6 +106,67 @@ def test_an_evaluation_is_answered_by_counts(worker: Worker, spec: TaskSpec, man
     assert (answer.job, answer.samples) == (2, 360)
     assert 0 < answer.correct < 120
     assert 2_000_000 < answer.loss_micro < 4_000_000
+
+
+def replay(worker: Worker, blobs: Path, job: Train) -> Replay:
+    """Asks for the same again that the trainer is asked for, with what it finds."""
+    answer = worker.ask(job)
+    assert isinstance(answer, Trained)
+    vector = decode_payload(read_blob(blobs, answer.payload)[32:], job.spec.model.parameters, job.spec.encoding)
+    norm = isqrt(norm_squared(vector))
+    return Replay(9, job.spec, 0, job.model, job.shards, job.samples, answer.payload, BINDING, norm)
+
+
+def test_a_trainer_finds_its_own_gradient_again(
+    worker: Worker, blobs: Path, spec: TaskSpec, manifest: Manifest
+) -> None:
+    answer = worker.ask(replay(worker, blobs, train(spec, manifest)))
+    assert isinstance(answer, Replayed)
+    assert replace(answer, milliseconds=0) == Replayed(9, 0, 0, 0)
+
+
+def test_a_gradient_over_fewer_samples_or_at_another_model_is_far_from_its_replay(
+    worker: Worker, blobs: Path, spec: TaskSpec, manifest: Manifest
+) -> None:
+    job = replay(worker, blobs, train(spec, manifest))
+    other = write_blob(blobs, weights_to_bytes(initial_weights(spec.model, 2)))
+    for changed in (replace(job, samples=job.samples[:60]), replace(job, model=other)):
+        answer = worker.ask(changed)
+        assert isinstance(answer, Replayed)
+        assert answer.distance_nano > 100 * spec.tolerance_nano
+    shorter = worker.ask(replace(job, samples=job.samples[:60]))
+    halved = worker.ask(replace(job, samples=job.samples[:60], norm=job.norm * 2))
+    assert isinstance(shorter, Replayed) and isinstance(halved, Replayed)
+    assert abs(shorter.distance_nano - 2 * halved.distance_nano) <= 2
+
+
+def test_a_replay_that_is_not_finite_is_as_far_as_can_be(
+    worker: Worker, blobs: Path, spec: TaskSpec, manifest: Manifest
+) -> None:
+    weights = initial_weights(spec.model, 1)
+    weights[:] = np.float32(3e38)
+    broken = write_blob(blobs, weights_to_bytes(weights))
+    answer = worker.ask(replace(replay(worker, blobs, train(spec, manifest)), model=broken))
+    assert isinstance(answer, Replayed)
+    assert (answer.distance_nano, answer.exponents) == (FAR_NANO, 76)
+
+
+def test_what_cannot_be_compared_is_said_and_no_verdict(
+    worker: Worker, blobs: Path, spec: TaskSpec, manifest: Manifest
+) -> None:
+    good = replay(worker, blobs, train(spec, manifest))
+    data = read_blob(blobs, good.payload)
+    cases = [
+        (replace(good, norm=0), "a norm of 0: there is no unit for the distance"),
+        (replace(good, binding=bytes(32)), "a payload of another miner, round or model"),
+        (replace(good, payload=write_blob(blobs, data[:-1])), f"{len(data) - 33} bytes, not {len(data) - 32}"),
+        (replace(good, payload=write_blob(blobs, data[:-1] + b"\x80")), "a code of -128"),
+        (replace(good, payload=BlobRef(bytes(range(32)), 100)), "is not here"),
+        (replace(good, samples=(3 * 96,)), "of 288"),
+        (replace(good, spec=replace(spec, rig_class="bf16")), "the task wants rigs of class 'bf16'"),
+    ]
+    for job, reason in cases:
+        assert reason in failed(worker.ask(job))
 
 
 def test_a_gradient_that_is_not_finite_has_no_payload(
