@@ -51,6 +51,10 @@ def _asked(argv: Sequence[str] | None) -> argparse.Namespace:
     one.add_argument("--miners", type=int, default=1000)
     one.set_defaults(run=lambda asked: rounds.measure(asked.validators, asked.miners))
 
+    one = commands.add_parser("replays", help="honest replays and cheats, as distances; tables to standard error")
+    one.add_argument("--minutes", type=float, default=20.0, help="passes begin until so many are over")
+    one.set_defaults(run=_replays)
+
     one = commands.add_parser("consensus", help="throughput, latency and cost of agreement; tables to standard error")
     one.add_argument("--validators", type=int, nargs="*", default=[4, 7, 16, 31], help="networks in one process")
     one.add_argument("--daemons", type=int, nargs="*", default=[4, 7], help="networks of daemons on loopback")
@@ -67,10 +71,19 @@ def _digits(asked: argparse.Namespace) -> Mapping[str, object]:
     return digits.measure(asked.task, asked.miners, asked.seeds, arithmetic.RULES[asked.rule])
 
 
-def _consensus(asked: argparse.Namespace) -> Mapping[str, object]:
-    def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+def _replays(asked: argparse.Namespace) -> Mapping[str, object]:
+    from tests.bench import replays  # torch takes its time to load
 
-    report = consensus.measure(asked.validators, asked.daemons, asked.seconds, asked.journal, asked.folder, say)
+    report = replays.measure(asked.minutes, _say)
+    print(replays.tables(report), file=sys.stderr)
+    return report
+
+
+def _consensus(asked: argparse.Namespace) -> Mapping[str, object]:
+    report = consensus.measure(asked.validators, asked.daemons, asked.seconds, asked.journal, asked.folder, _say)
     print(consensus.tables(report), file=sys.stderr)
     return report
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
