@@ -90,6 +90,7 @@ IN_FLIGHT_MAX = 4  # sequence numbers given out at once: enough to overlap agree
 OPERATIONS_TOGETHER = 64  # while a batch is in flight: then agreement, for all together, costs less than they do
 GATHERED_MIN = 4  # operations that are worth waiting for; for fewer, agreement on each costs what it costs
 GATHERED_TICKS = 2  # how long at most
+IDLE_TICKS = 10  # between two heights that nobody needs but a task that is done and has yet to settle
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,9 @@ class Node:
         self._by_blocks = True  # whether the newest height was taken from others, or none was executed yet
         silent_until = int.from_bytes(restored.notes.get(SILENT_NOTE, b""), "big")
         self.replica = self._new_replica(restored.records, self._boot, silent_until)
-        self._owed: int | None = None  # the height that the primary owes, on the way to the end of the era
+        self._owed: int | None = (
+            None  # the height that the primary owes, on the way to the end of an era or to where a task settles
+        )
         self._held: set[BlobRef] = set(restored.held)
         roles = Roles(
             signer,
@@ -186,6 +189,7 @@ class Node:
         self._wanted: dict[BlobRef, set[TaskId]] = {}  # blobs being fetched, and for which tasks
         self._peers: set[Key] = set()
         self._ticks = 0
+        self._executed_at = 0  # the tick of the newest height
 
     # What others may ask
 
@@ -618,12 +622,18 @@ class Node:
             fewest = self._gathered() if self.replica.in_flight() == 0 else OPERATIONS_TOGETHER
             fewest = 1 if self._ends is not None else min(fewest, self.parameters.batch_records_max)
             batch = self._agenda.take(self.parameters.batch_records_max, self.ledger.nonce, fewest)
-            if batch is None and self._ends is None:
+            if batch is None and self._ends is None and not self._idles():
                 break
             batch = batch or NULL  # an idle network comes to the end of an era, too
             effects += self._from_consensus(self.replica.step(pbft.Proposed(batch_digest(batch), batch)))
             effects += self._turn()  # who is alone has come to the end by that
         return effects
+
+    def _idles(self) -> bool:
+        """Whether the next height is owed and nothing else will bring it: not at once, for audits need their time."""
+        if self._owed is None or self.replica is None or self.replica.in_flight() > 0:
+            return False
+        return self._ticks - self._executed_at >= min(IDLE_TICKS, self.parameters.patience_ticks // 4)
 
     def _gathered(self) -> int:
         """How many operations the next batch waits for, when nothing is in flight."""
@@ -666,6 +676,7 @@ class Node:
         self._shelf.executed(self.ledger)
         self._end_era()
         self._follower.progressed()
+        self._executed_at = self._ticks
         self._operations.executed(executed.receipts, executed.changes)
         self._moved.update((task, None) for key, _ in executed.changes if (task := task_about(key)) is not None)
         effects: list[Effect] = [out.Store(executed.header, batch, tuple(changes))]
@@ -788,12 +799,14 @@ class Node:
         return self.height - 1 if self._ends == self.height else self.height
 
     def _owe_heights(self) -> list[Effect]:
-        """The primary owes each height up to the end of the era: nobody else would bring an idle network there."""
+        """The primary owes each height up to the end of the era, and up to that at which the last of the tasks that are
+        done settles: nobody else would bring an idle network there."""
         due: list[pbft.Awaited | pbft.Settled] = []
         if self._owed is not None and self._owed <= self.height:
             due.append(pbft.Settled(f"height {self._owed}"))
             self._owed = None
-        if self._owed is None and self._ends is not None and self.height < self._ends:
+        until = self._ends if self._ends is not None else self.ledger.settles()
+        if self._owed is None and until is not None and self.height < until:
             self._owed = self.height + 1
             due.append(pbft.Awaited(f"height {self._owed}"))
         return self._due(due)
