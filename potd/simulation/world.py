@@ -31,7 +31,7 @@ from potd.wire.codec import encode
 from potd.wire.envelope import Signed, Signer
 from potd.wire.genesis import TICK_MS, Allotment, Genesis, Parameters, genesis_digest
 from potd.wire.ids import BlobRef, Digest, Key, account_id, digest, short
-from potd.wire.jobs import Aggregate, Aggregated, Answer, Job, Trained
+from potd.wire.jobs import Aggregate, Aggregated, Answer, Job, Replayed, Trained
 from potd.wire.operations import Submit, Transfer
 from potd.wire.transfer import Part, Snapshot, WantPart, WantSnapshot
 
@@ -70,6 +70,7 @@ class Member:
         self.sent: dict[bytes, None] = {}  # every frame and message that left, over all lives, once
         self.lie: Callable[[Aggregate, Aggregated], Aggregated] | None = None  # what its arithmetic makes of a sum
         self.noise: Callable[[Trained], Trained] | None = None  # what its trainer makes of a gradient
+        self.slander: Callable[[Replayed], Replayed] | None = None  # what its trainer makes of a replay
         self.assassin: Callable[[ev.Effect], bool] | None = None  # whether to kill it after this effect
 
 
@@ -562,6 +563,8 @@ class World:
             done = member.lie(job, done)
         if member.noise is not None and isinstance(done, Trained):
             done = member.noise(done)
+        if member.slander is not None and isinstance(done, Replayed):
+            done = member.slander(done)
         self._produced(member, done)
         self.input(member.place, ev.JobDone(done), life)
 
