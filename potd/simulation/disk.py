@@ -81,6 +81,8 @@ class Disk:
             case StoreSnapshot(certificate, entries):
                 self.snapshot, self.entries = certificate, dict(entries)
                 self.blocks, self.certificates = {}, {}
+            case Note(name, b""):
+                self.notes.pop(name, None)
             case Note(name, data):
                 self.notes[name] = data
             case _:
