@@ -25,6 +25,7 @@ _FAMILIES = {
     "peers": "views",
     "tasks": "views",
     "watch": "views",
+    "why": "why",
     "balance": "views",
     "submit": "operations",
     "enrol": "operations",

@@ -218,6 +218,11 @@ class Node:
         key = key_of(self.ledger, self.certified, self.account)
         return key if key != self.signer.key else None
 
+    @property
+    def certificate(self) -> Certificate | None:
+        """That of the newest height that is certified, as far as it is known here."""
+        return self._certificate
+
     def connected(self) -> int:
         """How many other validators are connected."""
         return len(self._peers.intersection(self.group.keys))

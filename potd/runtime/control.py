@@ -29,6 +29,7 @@ from potd.runtime.blobs import BlobStore
 from potd.runtime.fetcher import Fetcher
 from potd.runtime.pump import News, Pump
 from potd.runtime.views import balance_view, task_detail, task_view, tasks_view, validators_view
+from potd.runtime.why import why_view
 from potd.wire.blobs import read_blob
 from potd.wire.blocks import header_digest, record_digest
 from potd.wire.codec import Malformed, decode, encode
@@ -57,6 +58,7 @@ CONNECTIONS_MAX = 64
 MADE_PREFIX = ".submit-"  # of the folder in our home in which a command leaves files for us
 PATIENCE_S = 300.0  # whoever asked waits less, and hangs up
 MODEL_STAYS_S = 120.0  # how long a fetched model is kept for whoever asked, beyond the node's own need
+PROOF_PATIENCE_S = 2.0  # for the certificate of the newest height
 EVENTS_MAX = 64  # that one line of `watch` carries
 
 Answer = dict[str, Any]
@@ -180,6 +182,8 @@ class Control:
                 yield {"tasks": tasks_view(self._node)}
             case "task":
                 yield task_detail(self._node, self._task(question))
+            case "why":
+                yield await self._why(question)
             case "balance":
                 account = _name(question, "account") if "account" in question else self._node.account
                 yield balance_view(self._node, account)
@@ -253,6 +257,23 @@ class Control:
                 moved.clear()
         finally:
             stop_listening()
+
+    async def _why(self, question: Mapping[str, Any]) -> Answer:
+        """What became of contributions, with its proof, for which the newest height has to be certified."""
+        number = _whole(question, "round")
+        miner = _name(question, "miner") if "miner" in question else None
+        moved = asyncio.Event()
+        stop_listening = self._pump.listen(lambda event: moved.set())
+        try:
+            async with asyncio.timeout(PROOF_PATIENCE_S):
+                while self._node.certified < self._node.height:
+                    await moved.wait()
+                    moved.clear()
+        except TimeoutError:
+            pass  # it is answered without its proof
+        finally:
+            stop_listening()
+        return why_view(self._node.ledger, self._node.certificate, self._task(question), number, miner)
 
     # Operations
 

@@ -207,3 +207,41 @@ def test_looking_loads_neither_keys_nor_numbers_nor_the_network(home: Path) -> N
     with daemon(home, {"status": [STATUS]}):
         done = subprocess.run([sys.executable, "-c", program, str(home)], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+WHY: dict[str, Any] = {
+    "ok": True,
+    "story": ["it ended at height 40, with 1 contributions sealed"],
+    "contributions": [
+        {
+            "miner": "cc" * 32,
+            "commitment": "dd" * 32,
+            "payload": {"root": "ee" * 32, "bytes": 900},
+            "outcome": "counted",
+            "weight": 0.5,
+            "norm": 1.25,
+            "voices": [{}],
+            "standing": "uncontested",
+            "pay_micro": 7_000,
+            "story": ["sealed", "revealed and counted by 50.0 %"],
+        }
+    ],
+}
+
+
+def test_why_lists_a_rounds_contributions_and_tells_the_story_of_one(potd: Command, home: Path) -> None:
+    with daemon(home, {"tasks": [{"ok": True, "tasks": [DIGITS]}], "why": [WHY]}) as asked:
+        listed = potd("why", "digits", "12", "--home", home)
+        told = potd("why", "digits", "12", "CC" * 32, "--home", home)
+    assert [one for one in asked if one["command"] == "why"][-1]["miner"] == "cc" * 32
+    assert listed.output.splitlines()[-1].split() == [
+        "cccccccc",
+        "counted",
+        "0.500",
+        "1.25",
+        "1",
+        "uncontested",
+        "0.007",
+    ]
+    assert "revealed and counted by 50.0 %" in told.output.splitlines()
+    assert "ee" * 32 in told.output
