@@ -1,0 +1,266 @@
+"""Training as it is, in one process on virtual time, with miners and validators that cheat.
+
+The nodes are whole ones, and their workers the real ones: the trainer's gradient on torch, on one thread, and the
+arithmetic. What a cheat commits to is made where its trainer answers, what a lying auditor says where its replays do;
+all that follows from it is left to the nodes. Virtual time passes in ticks, so that one seed is one run.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median_low
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+
+from potd.arithmetic.quantise import decode_payload, encode_payload
+from potd.ledger.entries import Phase, Task
+from potd.node import events as ev
+from potd.rounds.plan import Window, assign
+from potd.simulation.memo import shared
+from potd.simulation.run import SCRATCH
+from potd.simulation.trainer import FAR_NANO, MILLISECONDS, Workers
+from potd.simulation.world import Member, World
+from potd.trainer.__main__ import Trainer
+from potd.trainer.data import Samples, decode_shard, gather
+from potd.trainer.device import make_exact
+from potd.trainer.layout import Floats, weights_from_bytes
+from potd.trainer.replay import distance
+from potd.trainer.step import evaluate, gradient
+from potd.trainer.task import Prepared
+from potd.wire.audits import Status
+from potd.wire.blobs import read_blob, write_blob
+from potd.wire.ids import AccountId, BlobRef, Key
+from potd.wire.jobs import Aggregate, Aggregated, Answer, Evaluate, Failed, Job, Replay, Replayed, Train, Trained
+from potd.wire.operations import Submit
+from potd.wire.rounds import Outcome, payload_binding
+from potd.wire.tasks import BINDING_BYTES, TaskSpec
+from tests.attacks.attacks import CPU, TARGET, Attack, Known, Rig, with_pattern
+
+VALIDATORS = 4
+MINER_TICK_MS = 200  # a miner has little to wait for
+REVEAL_TICKS = 400  # nobody is too late: what is measured are lies
+ROUND_TICKS_MAX = 4_000
+ESCROW = 10**10
+KEPT = 256  # gradients and replays that several ask for
+
+
+class RealWorkers(Workers):
+    """The trainer and the arithmetic of the package. What several nodes would work out alike is worked out once."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        make_exact(CPU)
+        self._trainer = Trainer(folder, CPU)
+        self._known: dict[Job, Answer] = {}
+
+    def do(self, job: Job) -> Answer:
+        if not isinstance(job, Train | Evaluate | Replay):
+            return super().do(job)
+        known = replace(job, job=0)
+        if known not in self._known:
+            done = self._trainer.answer(known)
+            assert not isinstance(done, Failed), done.reason
+            self._known[known] = replace(done, milliseconds=MILLISECONDS)
+            if len(self._known) > KEPT:
+                del self._known[next(iter(self._known))]
+        return replace(self._known[known], job=job.job)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A contribution of one who takes part in the attack, and what the referee finds in its place."""
+
+    account: AccountId
+    payload: BlobRef
+    cheats: bool  # these are not the bytes that were asked for
+    referee: Floats  # computed in float64
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What one run has shown. Distances are from the referee's replays, in billionths of the task's norm."""
+
+    accuracy: float
+    fooled: float  # of the held-out samples of other classes that carry the pattern, the part named the target's
+    counted_rounds: int
+    cheats_nano: tuple[int, ...]  # of each contribution that is not what was asked for
+    outside: int  # of these, beyond the tolerance, or with exponents that the replay cannot explain
+    honest_nano: tuple[int, ...]  # of the others that the same miners made
+    alarms: int  # of these, the same
+
+
+class Laboratory(World):
+    """Validators that do not mine, and miners, of which the last so many take part in the attack."""
+
+    def __init__(self, folder: Path, task: Prepared, attack: Attack, miners: int, seed: int) -> None:
+        super().__init__(folder, VALIDATORS, seed, miners=miners, idle=VALIDATORS, reveal_ticks=REVEAL_TICKS)
+        self._workers = RealWorkers(folder)
+        self.prepared = task
+        self.attack = attack
+        self.made: list[Made] = []
+        self.norm = 0
+        self._seed = seed
+        self._group: tuple[Key, ...] = self.keys[len(self.keys) - attack.size(miners) :]
+        self._sizes = [shard.samples for shard in task.manifest.training]
+        self._rig = Rig(task.spec.model, task.manifest.shape, task.manifest.classes)
+        self._shards: dict[BlobRef, Samples] = {}
+        self._gradients: dict[tuple[int, AccountId], Floats] = {}  # by round
+        self._models: list[BlobRef] = []  # of all rounds so far
+        self._last: dict[AccountId, tuple[Floats, Samples]] = {}  # what each cheat has committed to, and its batch then
+        for key in self.keys[VALIDATORS:]:
+            self.members[key].tick_ms = MINER_TICK_MS
+
+    def train(self) -> Task:
+        """The whole task, from submitting it until it is done."""
+        place = self.keys[0]
+        node = self.node(place)
+        refs = {write_blob(self.folder, data) for data in self.prepared.blobs}
+        self.members[place].disk.held.update(refs)
+        signed = self.members[place].signer.sign(Submit(node.account, node.next_nonce(), self.prepared.spec, ESCROW))
+        self.input(place, ev.OperationAsked(signed))
+        self.run(lambda: bool(node.ledger.task_ids()), 100)
+        for _ in range(self.prepared.spec.rounds):
+            before = self.round(place)
+            self.run(lambda before=before: self.round(place) > before, ROUND_TICKS_MAX)  # type: ignore[misc]  # binds the loop's value
+        self.run(lambda: self.task(place).phase == Phase.DONE, ROUND_TICKS_MAX)
+        self.check()
+        return self.task(place)
+
+    def trial(self) -> Trial:
+        """Train, and see what came of it."""
+        task = self.train()
+        assert self.norm, "no round has counted"
+        weights = weights_from_bytes(self._rig.spec, read_blob(self.folder, task.model))
+        held_out = [self._samples(shard.blob) for shard in self.prepared.manifest.held_out]
+        score = evaluate(self._rig.spec, weights, held_out, CPU)
+        others = [Samples(one.features[one.labels != TARGET], one.labels[one.labels != TARGET]) for one in held_out]
+        marked = [with_pattern(one, self._rig.shape) for one in others]
+        named = [Samples(one.features, np.full(len(one), TARGET, np.int64)) for one in marked]
+        fooled = evaluate(self._rig.spec, weights, named, CPU)
+        replays = [(made, *self._replayed(made)) for made in self.made]
+        tolerance = self.prepared.spec.tolerance_nano
+        found = {
+            cheats: [(far, far > tolerance or wrong > 0) for made, far, wrong in replays if made.cheats == cheats]
+            for cheats in (True, False)
+        }
+        return Trial(
+            score.correct / score.samples,
+            fooled.correct / fooled.samples,
+            task.counted_rounds,
+            tuple(far for far, _ in found[True]),
+            sum(outside for _, outside in found[True]),
+            tuple(far for far, _ in found[False]),
+            sum(outside for _, outside in found[False]),
+        )
+
+    def _replayed(self, made: Made) -> tuple[int, int]:
+        spec = self.prepared.spec
+        data = read_blob(self.folder, made.payload)[BINDING_BYTES:]
+        payload = decode_payload(data, spec.model.parameters, spec.encoding)
+        return distance(payload, made.referee, self.norm, spec.tolerance_nano)
+
+    # Where the lies are made
+
+    def _work(self, member: Member, job: Job, life: int) -> None:
+        if member.life != life:
+            return
+        if isinstance(job, Train) and member.place in self._group:
+            done: Answer = self._cheat(member, job)
+        else:
+            done = self._workers.do(job)
+        if isinstance(job, Aggregate) and isinstance(done, Aggregated) and not self.norm:
+            norms = [one.norm for one in done.judgements if one.outcome == Outcome.COUNTED]
+            self.norm = median_low(norms) if norms else 0
+        if isinstance(job, Replay) and isinstance(done, Replayed) and member.place == self.keys[0]:
+            done = self._audited(job, done)
+        self._produced(member, done)
+        self.input(member.place, ev.JobDone(done), life)
+
+    def _audited(self, job: Replay, done: Replayed) -> Replayed:
+        """What the first validator says of a replay, if it lies."""
+        if self.attack.auditor is None:
+            return done
+        good = done.distance_nano <= job.spec.tolerance_nano and done.exponents == 0
+        cheat = any(one.payload == job.payload and one.cheats for one in self.made)
+        says = self.attack.auditor(Status.GOOD if good else Status.BAD, cheat)
+        return replace(done, distance_nano=0 if says == Status.GOOD else FAR_NANO, exponents=0)
+
+    def _cheat(self, member: Member, job: Train) -> Trained:
+        """What one who takes part in the attack commits to."""
+        node = self.node(member.place)
+        if job.model not in self._models:
+            self._models.append(job.model)
+        leads = self.attack.led and member.place == self._group[0]
+        batch = self._batch(job)
+        last = self._last.get(node.account)
+        known = Known(
+            self._rig,
+            self._weights(job.model),
+            batch,
+            lambda rounds: self._weights(self._models[max(0, self._models.index(job.model) - rounds)]),
+            last[0] if last is not None else None,
+            last[1] if last is not None else None,
+            lambda: self._together(member),
+            len(self._group),
+            len(self.keys) - VALIDATORS,
+            np.random.RandomState([self._seed, job.round, self.keys.index(member.place)]),
+        )
+        honest = self._gradient(job, node.account)
+        vector = honest if leads else self.attack.vector(known)
+        self._last[node.account] = vector, batch
+        payload = job.binding + encode_payload(vector, job.spec.encoding)
+        asked = job.binding + encode_payload(honest, job.spec.encoding)
+        ref = write_blob(self.folder, payload)
+        referee = gradient(self._rig.spec, self._weights(job.model), batch, CPU, torch.float64).vector
+        self.made.append(Made(node.account, ref, payload != asked, referee))
+        return Trained(job.job, ref, len(job.samples), True, 0, MILLISECONDS)
+
+    def _together(self, member: Member) -> tuple[Floats, ...]:
+        """The honest gradients of all who take part: what each is given follows from what everybody knows."""
+        task = self.task(member.place)
+        spec = self.prepared.spec
+        jobs = [(self._job(task, spec, one), one) for one in (self.node(key).account for key in self._group)]
+        return tuple(self._gradient(job, account) for job, account in jobs)
+
+    def _job(self, task: Task, spec: TaskSpec, account: AccountId) -> Train:
+        window = Window(task.window.seed, tuple((one.miner, one.units) for one in task.window.members))
+        given = assign(window, self._sizes, task.seed, account, 1, spec.unit_batch)
+        shards = tuple(self.prepared.manifest.training[index].blob for index in given.shards)
+        binding = payload_binding(task.id, task.round, account, task.model.root)
+        return Train(0, spec, task.round, task.model, shards, given.samples, binding)
+
+    def _gradient(self, job: Train, account: AccountId) -> Floats:
+        """What an honest miner finds."""
+        name = job.round, account
+        if name not in self._gradients:
+            self._gradients[name] = self._rig.gradient(self._weights(job.model), self._batch(job))
+            if len(self._gradients) > KEPT:
+                del self._gradients[next(iter(self._gradients))]
+        return self._gradients[name]
+
+    def _weights(self, model: BlobRef) -> Floats:
+        return weights_from_bytes(self._rig.spec, read_blob(self.folder, model))
+
+    def _batch(self, job: Train) -> Samples:
+        return gather((self._samples(shard) for shard in job.shards), job.samples)
+
+    def _samples(self, shard: BlobRef) -> Samples:
+        if shard not in self._shards:
+            features = int(np.prod(self._rig.shape))
+            self._shards[shard] = decode_shard(
+                read_blob(self.folder, shard), self._rig.shape, features, self._rig.classes
+            )
+        return self._shards[shard]
+
+
+def run_trial(task: Prepared, attack: Attack, miners: int, seed: int) -> Trial:
+    """One run in a folder of its own."""
+    with ExitStack() as stack:
+        stack.enter_context(shared())
+        scratch = SCRATCH if SCRATCH.is_dir() else None
+        folder = stack.enter_context(TemporaryDirectory(prefix="potd-attacks-", dir=scratch))
+        return Laboratory(Path(folder), task, attack, miners, seed).trial()
