@@ -10,14 +10,15 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median_low
+from statistics import fmean, median_low
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 
 from potd.arithmetic.quantise import decode_payload, encode_payload
-from potd.ledger.entries import Phase, Task
+from potd.ledger.bonds import parts_micro
+from potd.ledger.entries import Phase, Row, Task
 from potd.node import events as ev
 from potd.rounds.plan import Window, assign
 from potd.simulation.memo import shared
@@ -33,6 +34,7 @@ from potd.trainer.step import evaluate, gradient
 from potd.trainer.task import Prepared
 from potd.wire.audits import Status
 from potd.wire.blobs import read_blob, write_blob
+from potd.wire.consensus import quorum_of
 from potd.wire.ids import AccountId, BlobRef, Key
 from potd.wire.jobs import Aggregate, Aggregated, Answer, Evaluate, Failed, Job, Replay, Replayed, Train, Trained
 from potd.wire.operations import Submit
@@ -44,6 +46,7 @@ VALIDATORS = 4
 MINER_TICK_MS = 200  # a miner has little to wait for
 REVEAL_TICKS = 400  # nobody is too late: what is measured are lies
 ROUND_TICKS_MAX = 4_000
+ENDING_LOOKS, ENDING_TICKS = 12, 100  # after the last round, at what is said of those before it
 ESCROW = 10**10
 KEPT = 256  # gradients and replays that several ask for
 
@@ -91,6 +94,14 @@ class Trial:
     outside: int  # of these, beyond the tolerance, or with exponents that the replay cannot explain
     honest_nano: tuple[int, ...]  # of the others that the same miners made
     alarms: int  # of these, the same
+    cheating: int  # miners that have cheated
+    until_caught: tuple[int, ...]  # contributions that each miner that was slashed had made, with the one that told
+    until_slashed: tuple[int, ...]  # rounds until each of them was
+    gains: tuple[float, ...]  # of each who has cheated, in contributions' pay: what it had more in the end
+    honest_gains: tuple[float, ...]  # of each who has not
+    honest_slashed: int
+    auditor_gain: float  # of the first validator, in the same unit, its bond included, beside the others' mean
+    drawn: int  # contributions that somebody replayed and told of
 
 
 class Laboratory(World):
@@ -102,6 +113,8 @@ class Laboratory(World):
         self.prepared = task
         self.attack = attack
         self.made: list[Made] = []
+        self.rows: dict[tuple[int, AccountId], Row] = {}  # as last seen, by round and miner
+        self.slashed: dict[AccountId, int] = {}  # and the round that was open then
         self.norm = 0
         self._seed = seed
         self._group: tuple[Key, ...] = self.keys[len(self.keys) - attack.size(miners) :]
@@ -126,13 +139,55 @@ class Laboratory(World):
         for _ in range(self.prepared.spec.rounds):
             before = self.round(place)
             self.run(lambda before=before: self.round(place) > before, ROUND_TICKS_MAX)  # type: ignore[misc]  # binds the loop's value
+            self._look()
         self.run(lambda: self.task(place).phase == Phase.DONE, ROUND_TICKS_MAX)
+        for _ in range(ENDING_LOOKS):
+            self.pass_time(ENDING_TICKS)
+            self._look()
         self.check()
         return self.task(place)
 
+    def _look(self) -> None:
+        """Remember what the ledger knows of past rounds: it forgets."""
+        task, ledger = self.task(self.keys[0]), self.node(self.keys[0]).ledger
+        for number in range(max(0, task.round - ledger.parameters().audit_rounds - 2), task.round):
+            past = ledger.past(task.id, number)
+            for row in past.rows if past is not None else ():
+                self.rows[number, row.miner] = row
+        for account in ledger.parting(task.id).slashed:
+            self.slashed.setdefault(account, task.round)
+
+    def _has(self, account: AccountId) -> int:
+        """What an account has, and what is bound: the bond of its seat and of its enrolment, and pay that vests yet."""
+        ledger = self.node(self.keys[0]).ledger
+        amounts = [seat.bond_micro for seat in ledger.validators() if seat.account == account]
+        known = ledger.account(account)
+        amounts += [known.balance_micro] if known is not None else []
+        for task in ledger.tasks():
+            bond = ledger.bond(task.id, account)
+            amounts += [bond.amount_micro] if bond is not None else []
+            pasts = [ledger.past(task.id, number) for number in range(task.round)]
+            amounts += [row.pay_micro for past in pasts if past for row in past.rows if row.miner == account]
+        return sum(amounts)
+
+    def _until_caught(self, account: AccountId) -> int:
+        """Contributions, with the first that a quorum calls bad."""
+        seats = self.node(self.keys[0]).ledger.seats().seats
+        rows = {number: row for (number, miner), row in sorted(self.rows.items()) if miner == account}
+        for at, row in enumerate(rows.values()):
+            if len({one.validator for one in row.voices if one.status == Status.BAD}) >= quorum_of(len(seats)):
+                return at + 1
+        raise AssertionError("slashed without a contribution that a quorum calls bad")
+
     def trial(self) -> Trial:
         """Train, and see what came of it."""
+        accounts = [self.node(key).account for key in self.keys]
+        had = {account: self._has(account) for account in accounts}
         task = self.train()
+        one_pay = parts_micro(self.prepared.spec, self.prepared.spec.unit_batch)[0]
+        gains = {account: (self._has(account) - had[account]) / one_pay for account in accounts}
+        cheating = dict.fromkeys(one.account for one in self.made if one.cheats)
+        auditors = [gains[account] for account in accounts[:VALIDATORS]]
         assert self.norm, "no round has counted"
         weights = weights_from_bytes(self._rig.spec, read_blob(self.folder, task.model))
         held_out = [self._samples(shard.blob) for shard in self.prepared.manifest.held_out]
@@ -155,6 +210,16 @@ class Laboratory(World):
             sum(outside for _, outside in found[True]),
             tuple(far for far, _ in found[False]),
             sum(outside for _, outside in found[False]),
+            len(cheating),
+            tuple(self._until_caught(account) for account in self.slashed),
+            tuple(self.slashed.values()),
+            tuple(gains[account] for account in cheating),
+            tuple(gains[account] for account in accounts[VALIDATORS:] if account not in cheating),
+            len(self.slashed.keys() - cheating.keys()),
+            auditors[0] - fmean(auditors[1:]),
+            sum(
+                any(not one.ruling and one.status != Status.UNABLE for one in row.voices) for row in self.rows.values()
+            ),
         )
 
     def _replayed(self, made: Made) -> tuple[int, int]:
