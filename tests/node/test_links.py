@@ -55,11 +55,11 @@ class Seeds:
         return frozenset(one.subject for one in links)
 
 
-def linked(folder: Path, seed: int, **changes: object) -> tuple[World, Seeds]:
+def linked(folder: Path, seed: int) -> tuple[World, Seeds]:
     """A task whose validators' chains have begun."""
     world = World(folder, seed=seed)
     seeds = Seeds(world)
-    world.submit(rounds=1_000, **changes)
+    world.submit(rounds=1_000)
     world.reach(BEGINS_MAX, 2_000)
     return world, seeds
 

@@ -52,7 +52,7 @@ def ended(*rows: tuple[int, Outcome, dict[str, Any]], now: int = 5) -> tuple[Wor
     miners = tuple(sorted((miner(world, who, 0 if who < 6 else 4) for who in (4, 5, 6)), key=lambda one: one.account))
     task = replace(world.task(name), phase=Phase.TRAINING.value, round=now, miners=miners, norm=2**19)
     made = tuple(sorted((row(world, who, outcome, **changes) for who, outcome, changes in rows), key=lambda x: x.miner))
-    past = Past(name, NUMBER, 40, blob("model"), digest("seed"), 0, 0, (), made)
+    past = Past(name, NUMBER, 40, blob("model"), digest("seed"), 0, VALIDATORS, 0, (), made)
     entries = world.ledger.entries.updated([(task_key(name), encode(task)), (past_key(name, NUMBER), encode(past))])
     header = replace(world.ledger.header, state=entries.root()) if world.ledger.header is not None else None
     assert header is not None
