@@ -42,7 +42,7 @@ def row(world: World, who: int, outcome: Outcome, **changes: Any) -> Row:
 
 
 def miner(world: World, who: int, joined: int) -> Miner:
-    return Miner(world.ids[who], world.people[who].key, 1, 1, 0, False, joined, 0)
+    return Miner(world.ids[who], world.people[who].key, 1, 1, 0, False, joined, 0, False)
 
 
 def ended(*rows: tuple[int, Outcome, dict[str, Any]], now: int = 5) -> tuple[World, Task, Certificate]:
