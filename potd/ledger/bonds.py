@@ -117,6 +117,8 @@ def settled(work: Working, task: Task) -> None:
 
 def at_stake(work: Working, task: Task, account: AccountId) -> bool:
     """Whether there is anything to take from an account: a bond, pay that has not vested, or an enrolment."""
+    if task.phase == Phase.DONE and task.id not in work.settling():
+        return False
     if task.miner(account) is not None or work.bond(task.id, account) is not None:
         return True
     return any(row.pay_micro for _, _, row in _rows(work, task, account))
