@@ -116,6 +116,7 @@ def named(*indices: int, number: int = 3) -> tuple[Named, ...]:
 
 def test_a_validator_releases_its_link_once_the_seal_is_certified_and_not_before() -> None:
     parts, validator = training()
+    assert said(validator.on_certified(), Link) == [], "what is certified is that the round is open"
     effects = change(parts, validator, SEALED) + get_all(parts, validator) + ticks(validator, 2 * SAY_AGAIN_TICKS)
     assert said(effects, Link) == []
     assert said(validator.on_certified(), Link) == [released(0).body]
@@ -322,8 +323,10 @@ def test_no_more_links_than_validators_are_kept_for_two_rounds() -> None:
             validator.on_link(released(index, number))
     for at in range(50):
         validator.on_link(released(1, 3 + at % 4, account=digest(str(at)), link=digest(str(at))))
-    held = validator._links._held
-    assert {number: len(each) for number, each in held.items()} == {3: 4, 4: 4}
+    links = validator._links
+    assert {number: len(each) for number, each in links._held.items()} == {3: 4, 4: 4}
+    validator.on_changed(opened_after(OPEN, 4))
+    assert {number: len(each) for number, each in links._held.items()} == {4: 4}
 
 
 def test_our_own_link_is_that_of_our_chains() -> None:
