@@ -171,8 +171,12 @@ def _audit(work: Working, operation: Audit, account: Account, signed: Signed, fe
     return fault
 
 
+def at_stake(ledger: Ledger, operation: Accuse) -> bool:
+    """Whether whoever is accused has anything left to lose by it."""
+    return _at_stake(Working(ledger, ledger.height + 1, NOTHING), operation)
+
+
 def _at_stake(work: Working, operation: Accuse) -> bool:
-    """Whether anything is left to take from whoever is accused."""
     word = evidence.commitment(operation.evidence)
     if word is None:
         return seats.accused(work, operation.evidence[0].key) is not None

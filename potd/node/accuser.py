@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from potd.ledger.seats import answers
+from potd.ledger.accounts import at_stake
+from potd.ledger.evidence import commitment
 from potd.ledger.state import Ledger
 from potd.node.events import Note
 from potd.wire.codec import Malformed, decode, encode
@@ -22,6 +23,7 @@ _NOTE = "evidence/"
 class Case:
     """Against one key: what proves its guilt, since when it waits, and our accusation while it is on its way."""
 
+    key: Key
     evidence: tuple[Signed, ...]
     since: int
     made: Digest | None = None
@@ -29,40 +31,49 @@ class Case:
 
 
 class Accuser:
-    """One case for each key: a bond can be taken once."""
+    """One case for each key, and for each task that it mines for: every bond can be taken once."""
 
     def __init__(self, account: AccountId, notes: Mapping[str, bytes]) -> None:
         self._account = account
-        self._cases: dict[Key, Case] = {}
+        self._cases: dict[str, Case] = {}  # by name
         for name, data in sorted(notes.items()):
             if name.startswith(_NOTE) and data:
                 try:
-                    self._cases[bytes.fromhex(name.removeprefix(_NOTE))] = Case(decode(data, Accuse).evidence, 0)
-                except (Malformed, ValueError):
+                    evidence = decode(data, Accuse).evidence
+                except Malformed:
                     continue  # not of this release; whoever lied will be seen again
+                self._cases[name.removeprefix(_NOTE)] = Case(evidence[0].key, evidence, 0)
 
     def hold(self, key: Key, evidence: tuple[Signed, ...], tick: int) -> Note | None:
         """Keep this, unless something proves the same already. The note brings it back after a restart."""
-        if key in self._cases:
+        name = _name(key, evidence)
+        if name in self._cases:
             return None
-        self._cases[key] = Case(evidence, tick)
-        return Note(f"{_NOTE}{key.hex()}", encode(Accuse(self._account, 0, evidence)))
+        self._cases[name] = Case(key, evidence, tick)
+        return Note(f"{_NOTE}{name}", encode(Accuse(self._account, 0, evidence)))
 
-    def due(self, place: int, tick: int) -> list[tuple[Key, Case]]:
+    def due(self, place: int, tick: int) -> list[tuple[str, Case]]:
         """Whom to accuse now; `place` is ours among the validators."""
         return [
-            (key, case)
-            for key, case in sorted(self._cases.items())
+            (name, case)
+            for name, case in sorted(self._cases.items())
             if case.made is None and tick - case.since >= TURN_TICKS * (place + 1)
         ]
 
-    def made(self) -> list[tuple[Key, Case, Digest]]:
+    def made(self) -> list[tuple[Case, Digest]]:
         """The accusations that are on their way."""
-        return [(key, case, case.made) for key, case in sorted(self._cases.items()) if case.made is not None]
+        return [(case, case.made) for _, case in sorted(self._cases.items()) if case.made is not None]
 
-    def closed(self, key: Key, ledger: Ledger) -> list[Note]:
+    def closed(self, name: str, ledger: Ledger) -> list[Note]:
         """Forget the case if nothing is left to take, or it was tried in vain too often."""
-        if answers(ledger, key) and self._cases[key].tries < TRIES_MAX:
+        case = self._cases[name]
+        if at_stake(ledger, Accuse(self._account, 0, case.evidence)) and case.tries < TRIES_MAX:
             return []
-        del self._cases[key]
-        return [Note(f"{_NOTE}{key.hex()}", b"")]
+        del self._cases[name]
+        return [Note(f"{_NOTE}{name}", b"")]
+
+
+def _name(key: Key, evidence: tuple[Signed, ...]) -> str:
+    """What is at stake: the bond of a seat, or that of a miner in one task."""
+    word = commitment(evidence)
+    return key.hex() if word is None else f"{key.hex()}/{word.task.hex()}"

@@ -531,24 +531,25 @@ class Node:
         return effects
 
     def _caught(self, key: Key, reason: str, evidence: tuple[Signed, ...]) -> list[Effect]:
-        """These signatures prove a validator guilty: keep them until it has nothing left to lose."""
+        """These signatures prove a validator or a miner guilty: keep them until it has nothing left to lose."""
         note = self._accuser.hold(key, evidence, self._ticks)
         return [note, self._log(f"{short(key)} is guilty: {reason}", logging.ERROR)] if note is not None else []
 
     def _accuse(self) -> list[Effect]:
-        """Bring what proves a validator guilty before the ledger, unless another was quicker."""
+        """Bring what proves somebody guilty before the ledger, unless another was quicker."""
         if self.replica is None or self.replica.silent:
             return []
         effects: list[Effect] = []
-        for key, case, name in self._accuser.made():
+        for case, name in self._accuser.made():
             reason = self._operations.receipt(name)
             if reason is None:
                 continue
             case.made, case.since = None, self._ticks
             if reason:
-                effects.append(self._log(f"the accusation of {short(key)} was not taken: {reason}", logging.WARNING))
-        for key, case in self._accuser.due(self.group.keys.index(self.signer.key), self._ticks):
-            closed = self._accuser.closed(key, self.ledger)
+                text = f"the accusation of {short(case.key)} was not taken: {reason}"
+                effects.append(self._log(text, logging.WARNING))
+        for what, case in self._accuser.due(self.group.keys.index(self.signer.key), self._ticks):
+            closed = self._accuser.closed(what, self.ledger)
             if not closed:
                 signed = self.signer.sign(Accuse(self.account, self.next_nonce(), case.evidence))
                 case.made, case.tries = record_digest(signed), case.tries + 1

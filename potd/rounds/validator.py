@@ -102,6 +102,7 @@ class Validator:
         self._lead: tuple[int, Key | None] = (0, None)  # the consensus view and its primary, if it has begun
         self._heard: dict[int, dict[AccountId, tuple[Verified[Commitment], int]]] = {}  # by round
         self._names: dict[Digest, Signed] = {}  # this round's commitments by name
+        self._accused: set[tuple[int, AccountId]] = set()  # who has committed twice to a round: told once
         self._unheard: set[AccountId] | None = None  # of those whom the round waits for; None while it is for nobody
         self._own: dict[Step, Verified[Report]] = {}
         self._reports: dict[tuple[int, Step], dict[Key, Verified[Report]]] = {}
@@ -180,6 +181,7 @@ class Validator:
         if before is None or before.round != view.round:
             for old in [number for number in self._heard if number < view.round]:
                 del self._heard[old]
+            self._accused = {one for one in self._accused if one[0] >= view.round}
             for key in [key for key in self._reports if key[0] < view.round]:
                 del self._reports[key]
             self._names.clear()
@@ -273,8 +275,10 @@ class Validator:
 
     def _committed_twice(self, first: Verified[Commitment], other: Verified[Commitment]) -> list[Effect]:
         """Two commitments of a miner to one round; not so if its account has changed keys between them."""
-        if first.sender != other.sender:
+        said = other.body.round, other.body.miner
+        if first.sender != other.sender or said in self._accused:
             return []
+        self._accused.add(said)
         return two_words(first, other, "made two commitments to one round", self._signer.key)
 
     def _two_faced(self, view: View) -> list[Effect]:

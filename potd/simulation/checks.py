@@ -151,7 +151,7 @@ class Checks:
 
     def _note(self, place: Place, name: str, data: bytes) -> None:
         if name.startswith(EVIDENCE):
-            accused = bytes.fromhex(name.removeprefix(EVIDENCE))
+            accused = bytes.fromhex(name.removeprefix(EVIDENCE).split("/")[0])
             require(accused not in self._honest, f"{short(place)} accuses {short(accused)}, which is honest")
             return
         if name == SILENT_NOTE and data:

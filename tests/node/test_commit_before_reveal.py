@@ -199,7 +199,7 @@ def test_the_payload_of_the_round_before_counts_no_second_time(tmp_path: Path) -
     assert set(ended[1:]) == {Outcome.MALFORMED}
 
 
-def test_a_miner_that_shows_two_commitments_is_found_out_by_every_validator(tmp_path: Path) -> None:
+def test_a_miner_that_shows_two_commitments_is_found_out_by_every_validator_and_slashed(tmp_path: Path) -> None:
     world, _, liar = with_thief(tmp_path, seed=5)
     began = world.round(world.keys[0]) + 1
     twice: list[int] = []
@@ -214,3 +214,9 @@ def test_a_miner_that_shows_two_commitments_is_found_out_by_every_validator(tmp_
     world.tamper = tamper
     guilty = "is guilty: made two commitments to one round"
     world.run(lambda: all(any(guilty in line for line in world.members[key].log) for key in world.validators), 800)
+    world.run(lambda: all(world.task(key).miner(account_id(liar)) is None for key in world.validators), 800)
+    world.pass_time(100)
+    for key in world.validators:
+        assert not any(one.startswith("evidence/") and data for one, data in world.members[key].disk.notes.items())
+    world.agree()
+    world.check()
