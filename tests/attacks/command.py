@@ -16,6 +16,7 @@ from tests.attacks.laboratory import Trial, run_trial
 from tests.attacks.tasks import TASKS, prepared
 
 NOBODY = HONEST.name
+CONTRIBUTIONS = 44  # within which one in ten replayed finds whoever cheats in each, with 99 %
 
 
 def main() -> int:
@@ -37,8 +38,13 @@ def main() -> int:
     rows = [summary(_attack(name), found[name], found[NOBODY]) for name in names]
     if asked.json is not None:
         told = {"task": asked.task, "rounds": asked.rounds, "miners": asked.miners, "seeds": asked.seeds}
-        asked.json.write_text(json.dumps({**told, "attacks": rows[1:], "nobody": rows[0]}, indent=1) + "\n")
+        asked.json.write_text(
+            json.dumps({**told, "found": within(rows), "attacks": rows[1:], "nobody": rows[0]}, indent=1) + "\n"
+        )
+    soon = within(rows)
     print("\n".join(table(rows)))
+    print(f"\nOf {soon['cheating']} miners that cheated beyond the tolerance {soon['caught']} were slashed,", end=" ")
+    print(f"{soon[f'within_{CONTRIBUTIONS}']} for one of their first {CONTRIBUTIONS} contributions.")
     return 0
 
 
@@ -65,39 +71,73 @@ def _attack(name: str) -> Attack:
 
 
 def summary(attack: Attack, trials: list[Trial], without: list[Trial]) -> dict[str, Any]:
-    """What all runs of one attack have shown, beside those without attackers."""
+    """What all runs of one attack have shown, beside those without attackers. `gain` is the mean of those who cheated,
+    in what one contribution earns."""
     cheats = [far for one in trials for far in one.cheats_nano]
     honest = [far for one in trials for far in one.honest_nano]
-    outside = sum(one.outside for one in trials)
+    until = sorted(number for one in trials for number in one.until_caught)
+    gains = [gain for one in trials for gain in one.gains]
     return {
         "name": attack.name,
         "what": attack.what,
         "saves_work": attack.saves_work,
-        "caught": bool(cheats) and outside == len(cheats),
-        "cheats": len(cheats),
-        "cheats_outside": outside,
-        "honest_alarms": sum(one.alarms for one in trials),
+        "caught": bool(gains) and len(until) == len(gains),
+        "contributions_until_caught": until[-1] if until else None,
+        "contributions_until_caught_mean": round(fmean(until), 1) if until else None,
+        "gain": round(fmean(gains), 2) if gains else None,
+        "honest_slashed": sum(one.honest_slashed for one in trials),
         "accuracy": round(fmean(one.accuracy for one in trials), 4),
         "accuracy_without": round(fmean(one.accuracy for one in without), 4),
-        "fooled": round(fmean(one.fooled for one in trials), 4),
         "distance_nano_min": min(cheats, default=None),
         "distance_nano_max": max(cheats, default=None),
+        "cheating": len(gains),
+        "slashed": len(until),
+        "until_caught": until,
+        "until_slashed": sorted(number for one in trials for number in one.until_slashed),
+        "cheats": len(cheats),
+        "cheats_outside": sum(one.outside for one in trials),
+        "drawn": sum(one.drawn for one in trials),
+        "honest_gain": round(fmean(gain for one in trials for gain in one.honest_gains), 2),
         "honest_distance_nano_max": max(honest, default=None),
+        "honest_alarms": sum(one.alarms for one in trials),
+        "auditor_gain": round(fmean(one.auditor_gain for one in trials), 2),
+        "fooled": round(fmean(one.fooled for one in trials), 4),
     }
+
+
+def within(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """How soon whoever cheats beyond the tolerance is found, in all attacks together: lots know nothing of attacks."""
+    whole = [row for row in rows if row["cheats"] and row["cheats"] == row["cheats_outside"]]
+    until = [number for row in whole for number in row["until_caught"]]
+    soon = sum(number <= CONTRIBUTIONS for number in until)
+    return {"cheating": sum(row["cheating"] for row in whole), "caught": len(until), f"within_{CONTRIBUTIONS}": soon}
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
     """For people, in Markdown."""
     lines = [
-        "| attack | beyond the tolerance | distance, billionths | accuracy | against nobody |",
-        "|---|---|---|---|---|",
+        "| attack | beyond the tolerance | distance, billionths | slashed | after contributions | gain "
+        "| honest slashed | accuracy | against nobody |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
-        beyond = f"{row['cheats_outside']} of {row['cheats']}" if row["cheats"] else "–"
-        span = f"{row['distance_nano_min']:,} to {row['distance_nano_max']:,}" if row["cheats"] else "–"
         against = row["accuracy"] - row["accuracy_without"]
-        lines.append(f"| {row['name']} | {beyond} | {span} | {row['accuracy']:.3f} | {against:+.3f} |")
+        cells = [row["name"], *["–"] * 5] if not row["cheats"] else _cells(row)
+        ends = [str(row["honest_slashed"]), f"{row['accuracy']:.3f}", f"{against:+.3f}"]
+        lines.append(f"| {' | '.join(cells + ends)} |")
     return lines
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    until = row["until_caught"]
+    return [
+        row["name"],
+        f"{row['cheats_outside']} of {row['cheats']}",
+        f"{row['distance_nano_min']:,} to {row['distance_nano_max']:,}",
+        f"{row['slashed']} of {row['cheating']}",
+        f"{until[0]} to {until[-1]}, mean {row['contributions_until_caught_mean']}" if until else "–",
+        f"{row['gain']:+.1f}",
+    ]
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ from potd.trainer.task import Prepared
 from potd.wire.audits import Status
 from potd.wire.blobs import read_blob, write_blob
 from potd.wire.consensus import quorum_of
+from potd.wire.genesis import Parameters
 from potd.wire.ids import AccountId, BlobRef, Key
 from potd.wire.jobs import Aggregate, Aggregated, Answer, Evaluate, Failed, Job, Replay, Replayed, Train, Trained
 from potd.wire.operations import Submit
@@ -43,6 +44,8 @@ from potd.wire.tasks import BINDING_BYTES, TaskSpec
 from tests.attacks.attacks import CPU, TARGET, Attack, Known, Rig, with_pattern
 
 VALIDATORS = 4
+AUDIT_PPM = Parameters().audit_ppm
+LIAR = 1  # which of them lies as an auditor; the first owns the task
 MINER_TICK_MS = 200  # a miner has little to wait for
 REVEAL_TICKS = 400  # nobody is too late: what is measured are lies
 ROUND_TICKS_MAX = 4_000
@@ -85,30 +88,40 @@ class Made:
 
 @dataclass(frozen=True)
 class Trial:
-    """What one run has shown. Distances are from the referee's replays, in billionths of the task's norm."""
+    """What one run has shown. Distances are from the referee's replays, in billionths of the task's norm. Gains are in
+    what one contribution earns its miner, fees and bonds lost taken off; work costs nothing here."""
 
     accuracy: float
-    fooled: float  # of the held-out samples of other classes that carry the pattern, the part named the target's
-    counted_rounds: int
-    cheats_nano: tuple[int, ...]  # of each contribution that is not what was asked for
-    outside: int  # of these, beyond the tolerance, or with exponents that the replay cannot explain
-    honest_nano: tuple[int, ...]  # of the others that the same miners made
-    alarms: int  # of these, the same
-    cheating: int  # miners that have cheated
-    until_caught: tuple[int, ...]  # contributions that each miner that was slashed had made, with the one that told
-    until_slashed: tuple[int, ...]  # rounds until each of them was
-    gains: tuple[float, ...]  # of each who has cheated, in contributions' pay: what it had more in the end
-    honest_gains: tuple[float, ...]  # of each who has not
-    honest_slashed: int
-    auditor_gain: float  # of the first validator, in the same unit, its bond included, beside the others' mean
-    drawn: int  # contributions that somebody replayed and told of
+    fooled: float = 0.0  # of the held-out samples of other classes that carry the pattern, the part named the target's
+    counted_rounds: int = 0
+    cheats_nano: tuple[int, ...] = ()  # of each contribution that is not what was asked for
+    outside: int = 0  # of these, beyond the tolerance, or with exponents that the replay cannot explain
+    honest_nano: tuple[int, ...] = ()  # of the others that the same miners made
+    alarms: int = 0  # of these, the same
+    drawn: int = 0  # contributions of anybody that an auditor has drawn, and told of
+    until_caught: tuple[int, ...] = ()  # of each who was slashed: its contributions, with the first that a quorum named
+    until_slashed: tuple[int, ...] = ()  # and the rounds until it was
+    gains: tuple[float, ...] = ()  # of each who has cheated
+    honest_gains: tuple[float, ...] = ()  # of each miner who has not
+    honest_slashed: int = 0
+    auditor_gain: float = 0.0  # of the validator that may lie, beside two others
 
 
 class Laboratory(World):
     """Validators that do not mine, and miners, of which the last so many take part in the attack."""
 
-    def __init__(self, folder: Path, task: Prepared, attack: Attack, miners: int, seed: int) -> None:
-        super().__init__(folder, VALIDATORS, seed, miners=miners, idle=VALIDATORS, reveal_ticks=REVEAL_TICKS)
+    def __init__(
+        self, folder: Path, task: Prepared, attack: Attack, miners: int, seed: int, audit_ppm: int = AUDIT_PPM
+    ) -> None:
+        super().__init__(
+            folder,
+            VALIDATORS,
+            seed,
+            miners=miners,
+            idle=VALIDATORS,
+            reveal_ticks=REVEAL_TICKS,
+            audit_ppm=audit_ppm,
+        )
         self._workers = RealWorkers(folder)
         self.prepared = task
         self.attack = attack
@@ -202,24 +215,22 @@ class Laboratory(World):
             cheats: [(far, far > tolerance or wrong > 0) for made, far, wrong in replays if made.cheats == cheats]
             for cheats in (True, False)
         }
+        told = [row for row in self.rows.values() if any(not one.ruling for one in row.voices)]
         return Trial(
-            score.correct / score.samples,
-            fooled.correct / fooled.samples,
-            task.counted_rounds,
-            tuple(far for far, _ in found[True]),
-            sum(outside for _, outside in found[True]),
-            tuple(far for far, _ in found[False]),
-            sum(outside for _, outside in found[False]),
-            len(cheating),
-            tuple(self._until_caught(account) for account in self.slashed),
-            tuple(self.slashed.values()),
-            tuple(gains[account] for account in cheating),
-            tuple(gains[account] for account in accounts[VALIDATORS:] if account not in cheating),
-            len(self.slashed.keys() - cheating.keys()),
-            auditors[0] - fmean(auditors[1:]),
-            sum(
-                any(not one.ruling and one.status != Status.UNABLE for one in row.voices) for row in self.rows.values()
-            ),
+            accuracy=score.correct / score.samples,
+            fooled=fooled.correct / fooled.samples,
+            counted_rounds=task.counted_rounds,
+            cheats_nano=tuple(far for far, _ in found[True]),
+            outside=sum(outside for _, outside in found[True]),
+            honest_nano=tuple(far for far, _ in found[False]),
+            alarms=sum(outside for _, outside in found[False]),
+            drawn=len(told),
+            until_caught=tuple(self._until_caught(account) for account in self.slashed if account in cheating),
+            until_slashed=tuple(number for account, number in self.slashed.items() if account in cheating),
+            gains=tuple(gains[account] for account in cheating),
+            honest_gains=tuple(gains[account] for account in accounts[VALIDATORS:] if account not in cheating),
+            honest_slashed=len(self.slashed.keys() - cheating.keys()),
+            auditor_gain=auditors[LIAR] - fmean(auditors[LIAR + 1 :]),
         )
 
     def _replayed(self, made: Made) -> tuple[int, int]:
@@ -240,7 +251,7 @@ class Laboratory(World):
         if isinstance(job, Aggregate) and isinstance(done, Aggregated) and not self.norm:
             norms = [one.norm for one in done.judgements if one.outcome == Outcome.COUNTED]
             self.norm = median_low(norms) if norms else 0
-        if isinstance(job, Replay) and isinstance(done, Replayed) and member.place == self.keys[0]:
+        if isinstance(job, Replay) and isinstance(done, Replayed) and member.place == self.keys[LIAR]:
             done = self._audited(job, done)
         self._produced(member, done)
         self.input(member.place, ev.JobDone(done), life)
@@ -322,10 +333,10 @@ class Laboratory(World):
         return self._shards[shard]
 
 
-def run_trial(task: Prepared, attack: Attack, miners: int, seed: int) -> Trial:
+def run_trial(task: Prepared, attack: Attack, miners: int, seed: int, audit_ppm: int = AUDIT_PPM) -> Trial:
     """One run in a folder of its own."""
     with ExitStack() as stack:
         stack.enter_context(shared())
         scratch = SCRATCH if SCRATCH.is_dir() else None
         folder = stack.enter_context(TemporaryDirectory(prefix="potd-attacks-", dir=scratch))
-        return Laboratory(Path(folder), task, attack, miners, seed).trial()
+        return Laboratory(Path(folder), task, attack, miners, seed, audit_ppm).trial()
