@@ -49,7 +49,7 @@ LIAR = 1  # which of them lies as an auditor; the first owns the task
 MINER_TICK_MS = 200  # a miner has little to wait for
 REVEAL_TICKS = 400  # nobody is too late: what is measured are lies
 ROUND_TICKS_MAX = 4_000
-ENDING_LOOKS, ENDING_TICKS = 12, 100  # after the last round, at what is said of those before it
+SETTLE_HEIGHTS = 24  # fewer than a network has: most of them are empty
 ESCROW = 10**10
 KEPT = 256  # gradients and replays that several ask for
 
@@ -121,6 +121,7 @@ class Laboratory(World):
             idle=VALIDATORS,
             reveal_ticks=REVEAL_TICKS,
             audit_ppm=audit_ppm,
+            settle_heights=SETTLE_HEIGHTS,
         )
         self._workers = RealWorkers(folder)
         self.prepared = task
@@ -154,8 +155,9 @@ class Laboratory(World):
             self.run(lambda before=before: self.round(place) > before, ROUND_TICKS_MAX)  # type: ignore[misc]  # binds the loop's value
             self._look()
         self.run(lambda: self.task(place).phase == Phase.DONE, ROUND_TICKS_MAX)
-        for _ in range(ENDING_LOOKS):
-            self.pass_time(ENDING_TICKS)
+        while node.ledger.settling():
+            before = node.height
+            self.run(lambda before=before: node.height > before, ROUND_TICKS_MAX)  # type: ignore[misc]  # binds the loop's value
             self._look()
         self.check()
         return self.task(place)

@@ -12,7 +12,7 @@ from tests.attacks.command import summary, table, within
 from tests.attacks.laboratory import AUDIT_PPM, Trial, run_trial
 from tests.attacks.tasks import prepared
 
-ROUNDS = 4
+ROUNDS = 3
 MINERS = 5  # two of whom attack
 LONG = 16  # until both are found, where
 OFTEN_PPM = 600_000  # so many are replayed
