@@ -378,7 +378,7 @@ def test_a_task_that_ended_and_was_forgotten_in_heights_that_were_skipped_is_put
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("potd.ledger.tasks.TASKS_MAX", 1)
-    world = World(tmp_path, miners=1)
+    world = World(tmp_path, miners=1, settle_heights=4)
     away = world.keys[4]
     forgotten = world.submit(rounds=3)
     world.reach(1, 600)
@@ -386,6 +386,7 @@ def test_a_task_that_ended_and_was_forgotten_in_heights_that_were_skipped_is_put
     keep_from_blocks(world, away)
     node = world.node(world.keys[0])
     world.run(lambda: next(node.ledger.tasks()).phase == Phase.DONE, 1_000)
+    world.run(lambda: node.ledger.settling() == (), 400)
     spec = node.ledger.spec(forgotten)
     assert spec is not None
     longer = replace(spec, rounds=1_000)
