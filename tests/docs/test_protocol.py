@@ -143,7 +143,7 @@ def sentences(module: str) -> set[str]:
 
 
 def test_the_protocol_gives_every_reason_of_a_receipt_as_the_ledger_says_it() -> None:
-    section = PROTOCOL.split("## 17. Receipts, word for word\n", 1)[1].split("\n## ", 1)[0]
+    section = PROTOCOL.split("## 18. Receipts, word for word\n", 1)[1].split("\n## ", 1)[0]
     spans = re.findall(r"`([^`\n]+)`", section)
     said = {re.sub(r"\{[^}]*\}", "{}", one) for one in spans if " " in one.strip()}
     in_code = set().union(*map(sentences, ("accounts", "evidence", "seats", "tasks", "training")))
