@@ -146,7 +146,8 @@ def test_the_protocol_gives_every_reason_of_a_receipt_as_the_ledger_says_it() ->
     section = PROTOCOL.split("## 18. Receipts, word for word\n", 1)[1].split("\n## ", 1)[0]
     spans = re.findall(r"`([^`\n]+)`", section)
     said = {re.sub(r"\{[^}]*\}", "{}", one) for one in spans if " " in one.strip()}
-    in_code = set().union(*map(sentences, ("accounts", "evidence", "seats", "tasks", "training")))
+    modules = ("accounts", "audits", "chains", "evidence", "seats", "tasks", "training")
+    in_code = set().union(*map(sentences, modules))
     assert in_code >= NO_REASONS
     assert (in_code - NO_REASONS) - said == set()
     assert said - in_code == {"evidence with a wrong signature on {}"}
