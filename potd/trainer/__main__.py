@@ -29,7 +29,7 @@ from potd.arithmetic.quantise import Blocks, decode_payload, encode_payload
 from potd.trainer.data import Cache, Samples, decode_shard, gather
 from potd.trainer.device import RIG_CLASS, description, make_exact, open_device
 from potd.trainer.layout import Floats, classes, features, parameters, weights_from_bytes
-from potd.trainer.replay import distance
+from potd.trainer.replay import nearest, neighbours
 from potd.trainer.step import evaluate, gradient
 from potd.trainer.weights import self_test
 from potd.wire.blobs import read_blob, write_blob
@@ -91,8 +91,9 @@ class Trainer:
         payload = self._payload(job)
         spec = job.spec.model
         batch = gather((self._shard(spec, ref) for ref in job.shards), job.samples)
-        result = gradient(spec, self._model(spec, job.model), batch, self._device)
-        found, exponents = distance(payload, result.vector, job.norm, job.spec.tolerance_nano)
+        weights = self._model(spec, job.model)
+        replays = (gradient(spec, near, batch, self._device).vector for near in neighbours(weights))
+        found, exponents = nearest(payload, replays, job.norm, job.spec.tolerance_nano)
         return Replayed(job.job, found, exponents, _since(began))
 
     def _payload(self, job: Replay) -> Blocks:

@@ -7,10 +7,15 @@ half a step: what no rounding explains. All from there on is integers, so that a
 
 A block's exponent has to be the one that `encode` gives. Within `tolerance` of where the next exponent begins it may be
 either. A block with another exponent is one of the wrong ones, and its codes are compared all the same.
+
+A gradient has jumps, where a ReLU's input is nought or two pixels of a pool are alike: there the last bit decides on
+which side a rig stands, and a sample's share of some weights comes or goes whole. So who is beyond the tolerance is
+compared with gradients at weights next to the given ones, too: about half of them stand on either side of such a place.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from math import isqrt
 
 import numpy as np
@@ -21,12 +26,33 @@ from potd.arithmetic.quantise import Blocks, Floats, Grid, Slice
 FINER_BITS = 16  # by how many bits the grid of comparison is finer than a block's own
 FAR_NANO = 2**63 - 1  # what is farther, or can't be compared, is said to be so far
 NANO = 1_000_000_000
+NEIGHBOURS = 16  # one side of a jump is missing from all of them once in 65,536 times
+NUDGE = np.float32(2.0**-22)  # relative to each weight: more than kernels differ by, and far below the tolerance
 
 _HALF_STEP = 1 << (FINER_BITS - 1)
 _VALUE_MAX = 2**45  # 2^29 steps of the block, more than any grid holds: what is replayed as greater counts as this
 _LIMB_BITS = 23  # an excess has two limbs; 2^16 products of them, the most that a block has, fit int64
 
 _Integers = npt.NDArray[np.int64]
+
+
+def nearest(payload: Blocks, replays: Iterable[Floats], norm: int, tolerance_nano: int) -> tuple[int, int]:
+    """`distance` from the first of the replays within the tolerance, with every exponent right; or else the least."""
+    least = (FAR_NANO, len(payload.exponents))
+    for replay in replays:
+        found, wrong = distance(payload, replay, norm, tolerance_nano)
+        if found <= tolerance_nano and wrong == 0:
+            return found, wrong
+        least = min(least, (found, wrong))
+    return least
+
+
+def neighbours(weights: Floats) -> Iterator[Floats]:
+    """The weights [parameters] themselves, then each a little longer or shorter, by chance that never changes."""
+    yield weights
+    for seed in range(NEIGHBOURS):
+        signs = np.random.RandomState(seed).randint(0, 2, len(weights)).astype(np.float32) * 2 - 1
+        yield weights * (1 + signs * NUDGE)
 
 
 def distance(payload: Blocks, replay: Floats, norm: int, tolerance_nano: int) -> tuple[int, int]:

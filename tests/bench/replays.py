@@ -1,7 +1,7 @@
 """Honest replays on other rigs, and cheats, as distances from what they are compared with: what a tolerance can be.
 
-python -m tests.bench.replays MINUTES     prints the report of so many minutes
-python -m tests.bench.replays --rig N     another rig, of N threads: batches in, gradients out, until its input ends
+python -m tests.bench.replays MINUTES [SEED]    prints the report of so many minutes, passes from this seed on
+python -m tests.bench.replays --rig N           another rig, of N threads: batches in, gradients out
 
 A pass trains each model on the digits from initial weights of its own, and takes batches at models of the start and of
 the end. What a miner would reveal is encoded; each other rig's gradient of the same batch is its replay. A cheat's
@@ -41,7 +41,7 @@ from potd.trainer import step as gradients
 from potd.trainer.data import Samples, decode_shard, gather
 from potd.trainer.device import make_exact
 from potd.trainer.layout import model_spec
-from potd.trainer.replay import distance
+from potd.trainer.replay import distance, nearest, neighbours
 from potd.trainer.step import gradient
 from potd.trainer.task import read_task
 from potd.trainer.weights import initial_weights
@@ -82,7 +82,8 @@ class Cell:
     cheats: dict[str, list[int]] = field(default_factory=dict)
     caught: dict[str, int] = field(default_factory=dict)
     false_alarms: int = 0
-    false_exponents: int = 0  # honest replays with a wrong exponent, within the tolerance or not
+    jumps: int = 0  # honest replays beyond the tolerance at the very weights, for which neighbours were asked
+    jump_nano: int = 0  # the farthest of them
     exponents_changed: int = 0  # honest blocks whose exponent differs, excused or not
     slack_nano: int = 0  # the farthest that such a block's greatest value lay from where the other exponent begins
 
@@ -158,17 +159,21 @@ def _read(source: IO[bytes]) -> Any:
     return np.load(BytesIO(source.read(int.from_bytes(source.read(8), "big"))))
 
 
-def in_process(run: Run, theta: Floats, rows: Rows) -> dict[str, Floats]:
-    """The same gradient by other orders of summing, in float64, and on a GPU if there is one."""
-    spec, batch = run.spec.model, batch_of(run.training, rows)
-    found = {
-        "permuted batch": gradient(spec, theta, batch_of(run.training, rows[::-1]), CPU).vector,
-        "float64": gradient(spec, theta, batch, CPU, torch.float64).vector,
+def in_process(run: Run, rows: Rows) -> dict[str, Callable[[Floats], Floats]]:
+    """The same gradient by other orders of summing, in float64, and on a GPU if there is one, at any weights."""
+    spec, batch, turned = run.spec.model, batch_of(run.training, rows), batch_of(run.training, rows[::-1])
+
+    def in_parts(theta: Floats) -> Floats:
+        with patch.object(gradients, "micro_batch", lambda _: -(-len(rows) // 4)):
+            return gradient(spec, theta, batch, CPU).vector
+
+    found: dict[str, Callable[[Floats], Floats]] = {
+        "permuted batch": lambda theta: gradient(spec, theta, turned, CPU).vector,
+        "float64": lambda theta: gradient(spec, theta, batch, CPU, torch.float64).vector,
+        "four parts": in_parts,
     }
-    with patch.object(gradients, "micro_batch", lambda _: -(-len(rows) // 4)):
-        found["four parts"] = gradient(spec, theta, batch, CPU).vector
     if torch.cuda.is_available():
-        found["CUDA"] = gradient(spec, theta, batch, torch.device("cuda:0")).vector
+        found["CUDA"] = lambda theta: gradient(spec, theta, batch, torch.device("cuda:0")).vector
     return found
 
 
@@ -293,17 +298,22 @@ def compare(cell: Cell, run: Run, number: int, norm: int, batches: Rows, childre
     chance = np.random.default_rng(seed)
     far = {name: rig.gradients(spec.model, theta, run.training, batches) for name, rig in children.items()}
     for index, rows in enumerate(batches):
-        honest = gradient(spec.model, theta, batch_of(run.training, rows), CPU).vector
+        batch = batch_of(run.training, rows)
+        honest = gradient(spec.model, theta, batch, CPU).vector
         payload = encode(honest, grid)
         cell.lengths.append(isqrt(norm_squared(payload)) * 10**9 // norm)
-        replays = {name: found[index] for name, found in far.items()} | in_process(run, theta, rows)
-        for name, replayed in replays.items():
+        others = {name: _gradient_on(rig, run, rows) for name, rig in children.items()} | in_process(run, rows)
+        for name, other in others.items():
+            replayed = far[name][index] if name in far else other(theta)
             found, exponents = distance(payload, replayed, norm, spec.tolerance_nano)
+            if found > spec.tolerance_nano or exponents:
+                cell.jumps += 1
+                cell.jump_nano = max(cell.jump_nano, found)
+                near = (other(weights) for weights in neighbours(theta))
+                found, exponents = nearest(payload, near, norm, spec.tolerance_nano)
             cell.honest.setdefault(name, []).append(found)
-            same = replayed.tobytes() == honest.tobytes()
-            cell.same_bits[name] = cell.same_bits.get(name, 0) + int(same)
+            cell.same_bits[name] = cell.same_bits.get(name, 0) + int(replayed.tobytes() == honest.tobytes())
             cell.false_alarms += int(found > spec.tolerance_nano or exponents > 0)
-            cell.false_exponents += int(exponents > 0)
             changed, slack = _slack_nano(payload, replayed, norm)
             cell.exponents_changed += changed
             cell.slack_nano = max(cell.slack_nano, slack)
@@ -311,8 +321,19 @@ def compare(cell: Cell, run: Run, number: int, norm: int, batches: Rows, childre
             continue
         for name, cheat in cheats(run, number, rows, honest, chance).items():
             found, exponents = distance(encode(cheat, grid), honest, norm, spec.tolerance_nano)
+            if spec.tolerance_nano < found < 10 * spec.tolerance_nano:  # who is farther gains nothing from a nudge
+                near = (gradient(spec.model, weights, batch, CPU).vector for weights in neighbours(theta))
+                found, exponents = nearest(encode(cheat, grid), near, norm, spec.tolerance_nano)
             cell.cheats.setdefault(name, []).append(found)
             cell.caught[name] = cell.caught.get(name, 0) + int(found > spec.tolerance_nano or exponents > 0)
+
+
+def _gradient_on(rig: Rig, run: Run, rows: Rows) -> Callable[[Floats], Floats]:
+    def at(theta: Floats) -> Floats:
+        found: Floats = rig.gradients(run.spec.model, theta, run.training, rows[None])[0]
+        return found
+
+    return at
 
 
 def _slack_nano(payload: Blocks, replayed: Floats, norm: int) -> tuple[int, int]:
@@ -332,17 +353,18 @@ def _slack_nano(payload: Blocks, replayed: Floats, norm: int) -> tuple[int, int]
 def measure(
     minutes: float,
     say: Callable[[str], None],
+    first: int = 0,
     names: Sequence[str] = tuple(MODELS),
     batches: Sequence[int] = BATCHES,
     draws: int = 40,
     children: dict[str, tuple[int, dict[str, str]]] = CHILDREN,
 ) -> dict[str, object]:
-    """Passes until the time is up, one at least. The report, with a cell for each model, batch and time."""
+    """Passes until the time is up, one at least; the first has the seed `first`. A cell for each model, batch, time."""
     make_exact(CPU)
     cells: dict[tuple[str, int, str], Cell] = {}
-    began, passes = time.monotonic(), 0
+    began, passes = time.monotonic(), first
     with rigs(children) as started:
-        while passes == 0 or time.monotonic() - began < 60 * minutes:
+        while passes == first or time.monotonic() - began < 60 * minutes:
             for name in names:
                 run = trained(MODELS[name], passes)
                 for batch in batches:
@@ -359,14 +381,14 @@ def measure(
             passes += 1
             total = sum(len(found) for cell in cells.values() for found in cell.honest.values())
             alarms = sum(cell.false_alarms for cell in cells.values())
-            say(f"pass {passes}: {total} comparisons, {alarms} false alarms, {time.monotonic() - began:.0f} s")
-    return report(cells, passes)
+            say(f"pass {passes - first}: {total} comparisons, {alarms} false alarms, {time.monotonic() - began:.0f} s")
+    return report(cells, first, passes - first)
 
 
 # Reports
 
 
-def report(cells: dict[tuple[str, int, str], Cell], passes: int) -> dict[str, object]:
+def report(cells: dict[tuple[str, int, str], Cell], first: int, passes: int) -> dict[str, object]:
     rows = []
     for (name, batch, when), cell in cells.items():
         honest = {rig: max(found) for rig, found in cell.honest.items()}
@@ -379,7 +401,8 @@ def report(cells: dict[tuple[str, int, str], Cell], passes: int) -> dict[str, ob
                 "time": when,
                 "comparisons": sum(len(found) for found in cell.honest.values()),
                 "false_alarms": cell.false_alarms,
-                "false_exponents": cell.false_exponents,
+                "jumps": cell.jumps,
+                "jump_worst_nano": cell.jump_nano,
                 "exponents_changed": cell.exponents_changed,
                 "exponents_slack_nano": cell.slack_nano,
                 "honest_worst_nano": max(honest.values()),
@@ -403,7 +426,7 @@ def report(cells: dict[tuple[str, int, str], Cell], passes: int) -> dict[str, ob
             }
         )
     return {
-        "passes": passes,
+        "seeds": [first, first + passes - 1],
         "torch": torch.__version__,
         "kernels": torch.backends.cpu.get_cpu_capability(),
         "comparisons": sum(len(found) for cell in cells.values() for found in cell.honest.values()),
@@ -415,13 +438,13 @@ def report(cells: dict[tuple[str, int, str], Cell], passes: int) -> dict[str, ob
 
 def tables(found: dict[str, Any]) -> str:
     """The report as tables for people: cells, then cheats."""
-    lines = ["| model, batch, time | comparisons | false alarms | worst honest | weakest cheat | decades |"]
-    lines.append("|---|---|---|---|---|---|")
+    lines = ["| model, batch, time | comparisons | jumps | false alarms | worst honest | weakest cheat | decades |"]
+    lines.append("|---|---|---|---|---|---|---|")
     for row in found["cells"]:
         lines.append(
-            f"| {row['model']}, {row['batch']}, {row['time']} | {row['comparisons']} | {row['false_alarms']} "
-            f"| {row['honest_worst_nano']} | {row['weakest_cheat_nano']} {row['weakest_cheat']} "
-            f"| {row['margin_decades']} |"
+            f"| {row['model']}, {row['batch']}, {row['time']} | {row['comparisons']} | {row['jumps']} "
+            f"| {row['false_alarms']} | {row['honest_worst_nano']} "
+            f"| {row['weakest_cheat_nano']} {row['weakest_cheat']} | {row['margin_decades']} |"
         )
     lines += ["", "| cheat | contributions | caught | least | median |", "|---|---|---|---|---|"]
     names = {name: None for row in found["cells"] for name in row["cheats"]}
@@ -438,8 +461,9 @@ def main(arguments: Sequence[str]) -> int:
     match list(arguments):
         case ["--rig", threads]:
             serve(int(threads))
-        case [minutes]:
-            found = measure(float(minutes), lambda line: print(line, file=sys.stderr, flush=True))
+        case [minutes, *seed]:
+            first = int(seed[0]) if seed else 0
+            found = measure(float(minutes), lambda line: print(line, file=sys.stderr, flush=True), first)
             print(tables(found), file=sys.stderr)
             print(json.dumps(found, indent=2))
         case _:

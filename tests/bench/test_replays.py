@@ -45,7 +45,7 @@ def test_every_cheat_differs_from_the_honest_gradient_and_the_lowest_losses_leas
 
 @pytest.mark.slow
 def test_no_honest_replay_is_refused_and_what_is_far_is_caught() -> None:
-    found = measure(0, lambda _: None, ["mlp"], [64], 4)
+    found = measure(0, lambda _: None, 3, ["mlp"], [64], 4)
     assert (found["comparisons"], found["false_alarms"]) == (96, 0)
     cells = found["cells"]
     assert isinstance(cells, list)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 from math import isqrt
 
@@ -13,7 +14,7 @@ from potd.arithmetic.distances import norm_squared
 from potd.arithmetic.quantise import Blocks, Floats, Grid, encode, from_bytes, to_bytes, to_floats
 from potd.trainer.data import Samples, gather
 from potd.trainer.layout import model_spec
-from potd.trainer.replay import FAR_NANO, _exponents, distance
+from potd.trainer.replay import FAR_NANO, NEIGHBOURS, _exponents, distance, nearest, neighbours
 from potd.trainer.step import gradient
 from potd.trainer.weights import initial_weights
 
@@ -191,3 +192,49 @@ def test_the_referee_finds_an_honest_gradient_good_and_a_thousandth_too_little_b
     assert (found <= TOLERANCE, exponents) == (True, 0)
     assert distance(encode(ours * np.float32(0.999), grid), referee, norm, TOLERANCE)[0] > TOLERANCE
     assert np.allclose(to_floats(honest), referee, atol=float(np.abs(referee).max()) / 127)
+
+
+def test_the_first_replay_within_the_tolerance_ends_the_search_and_otherwise_the_least_counts() -> None:
+    values = drawn(1, 160)
+    payload = encode(values, GRID)
+    asked = []
+
+    def replays(*factors: float) -> Iterator[Floats]:
+        for factor in factors:
+            asked.append(factor)
+            yield values * np.float32(factor)
+
+    assert nearest(payload, replays(1.5, 1, 2), NORM, TOLERANCE) == (0, 0)
+    assert asked == [1.5, 1]
+    least = distance(payload, values * np.float32(1.25), NORM, TOLERANCE)
+    assert least[0] > TOLERANCE
+    assert nearest(payload, replays(1.5, 1.25, 2), NORM, TOLERANCE) == least
+    assert nearest(coarser(values, 1), replays(1, 1), NORM, TOLERANCE) == (0, 10)
+
+
+def test_neighbours_are_the_weights_and_sixteen_next_to_them_always_the_same() -> None:
+    weights = initial_weights(model_spec("mlp", (64, 256, 10)), 1)
+    found = list(neighbours(weights))
+    assert len(found) == NEIGHBOURS + 1
+    assert found[0] is weights
+    assert [one.tobytes() for one in neighbours(weights)] == [one.tobytes() for one in found]
+    some = weights != 0
+    for one in found[1:]:
+        assert one.dtype == np.float32
+        off = np.abs(one[some] / weights[some] - 1)
+        assert off.min() > 1e-7
+        assert off.max() < 4e-7
+        assert np.array_equal(one[~some], weights[~some])
+
+
+def test_a_rig_on_the_other_side_of_a_jump_is_explained_by_a_neighbour_and_a_cheat_is_not() -> None:
+    spec, grid, cpu = model_spec("mlp", (2, 1, 2)), Grid(127, -24, -4, 16), torch.device("cpu")
+    weights = np.array([1, -1, 0, 1, -1, 0, 0], np.float32)  # a ReLU of the difference of two features
+    batch = Samples(np.array([[0.5, 0.5]], np.float32), np.array([0]))
+    below = gradient(spec, weights, batch, cpu).vector
+    above = gradient(spec, weights * np.array([1 + 1e-7, 1, 1, 1, 1, 1, 1], np.float32), batch, cpu).vector
+    payload, norm = encode(above, grid), isqrt(norm_squared(encode(above, grid)))
+    near = [gradient(spec, one, batch, cpu).vector for one in neighbours(weights)]
+    assert distance(payload, below, norm, TOLERANCE)[0] > 10**8
+    assert nearest(payload, near, norm, TOLERANCE) <= (TOLERANCE, 0)
+    assert nearest(encode(above * np.float32(0.99), grid), near, norm, TOLERANCE)[0] > 1000 * TOLERANCE
