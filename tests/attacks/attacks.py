@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from potd.arithmetic.quantise import encode, payload_grid
 from potd.trainer.data import Samples
 from potd.trainer.layout import Floats
 from potd.trainer.models import logits, parameter_tensors
 from potd.trainer.step import gradient
 from potd.wire.audits import Status
-from potd.wire.tasks import ModelSpec
+from potd.wire.tasks import EncodingSpec, ModelSpec
 
 MINERS = 20  # of whom an attack says how many take part
 CPU = torch.device("cpu")
@@ -62,7 +63,8 @@ class Known:
     """What a miner may know of a round before it commits, worked out when it is asked for.
 
     `earlier(k)` is the model k rounds before, or the first; `last` the vector that this miner committed to last, and
-    `last_batch` what it was given then; `group` takes the honest gradients of all who collude, its own among them.
+    `last_batch` what it was given then; `reach` is how far from its replay a contribution may be; `group` takes the
+    honest gradients of all who collude, its own among them.
     """
 
     def __init__(
@@ -76,6 +78,8 @@ class Known:
         group: Callable[[], tuple[Floats, ...]],
         members: int,
         miners: int,
+        reach: float,
+        encoding: EncodingSpec,
         chance: np.random.RandomState,
     ) -> None:
         self.rig = rig
@@ -86,6 +90,8 @@ class Known:
         self.last_batch = last_batch
         self.members = members  # of the group
         self.miners = miners
+        self.reach = reach
+        self.encoding = encoding
         self.chance = chance
         self._group = group
 
@@ -269,6 +275,26 @@ def against_together(known: Known) -> Floats:
     return found
 
 
+def within_the_band(known: Known) -> Floats:
+    """As far against its own gradient as audits let it: codes that lie next to the middle between two are rounded the
+    other way, where that takes least of what is tolerated for what it moves."""
+    made = encode(known.honest, payload_grid(known.encoding))
+    block, parameters = known.encoding.block, len(made.codes)
+    steps = np.ldexp(1.0, made.exponents.astype(np.int32)).repeat(block)[:parameters]
+    codes = made.codes.astype(np.int64)
+    bounds = range(0, parameters, block)
+    largest = np.maximum.reduceat(np.abs(codes), bounds).repeat(block)[:parameters]
+    exact = known.honest.astype(np.float64) / steps
+    towards = -np.sign(exact).astype(np.int64)
+    excess = np.maximum(np.abs(exact - (codes + towards)) - 0.5, 0) * steps
+    # The greatest code of a block holds its exponent, which is looked at apart.
+    free = (np.abs(codes) < largest) & (codes != 0)
+    order = np.argsort(np.where(free, excess**2 / np.maximum(np.abs(exact) * steps**2, 1e-30), np.inf), kind="stable")
+    taken = order[: np.searchsorted(np.cumsum(excess[order] ** 2), known.reach**2)]
+    codes[taken] += towards[taken] * free[taken]
+    return (codes * steps).astype(np.float32)
+
+
 # Auditors
 
 
@@ -335,6 +361,7 @@ ATTACKS: dict[str, Attack] = {
         Attack("label flip", "class c named 9 - c", False, label_flip),
         Attack("backdoor", "a bright corner named class 0, in half of the batch", False, backdoor),
         Attack("a third together", "minus twice what they find, six of twenty", False, against_together, miners=6),
+        Attack("within the band", "as far against its gradient as is tolerated", False, within_the_band),
         Attack("lazy auditor", "noise, and a validator that passes everything", True, idle_noise, auditor=lazy),
         Attack("lying auditor", "a validator that calls honest ones bad", False, honest, auditor=lying),
         Attack("shielded", "noise, and a validator that passes it", True, idle_noise, auditor=shielding),

@@ -24,28 +24,34 @@ def main() -> int:
     began = time.monotonic()
     names = list(dict.fromkeys([NOBODY, *(asked.attack or ATTACKS)]))
     seeds = range(1, asked.seeds + 1)
-    found: dict[str, list[Trial]] = {name: [] for name in names}
+    found: dict[str, list[Trial]] = {}
     with ProcessPoolExecutor(asked.workers) as pool:
         runs = {
             (name, seed): pool.submit(trial, name, asked.task, asked.rounds, asked.miners, seed)
             for name in names
             for seed in seeds
         }
-        for (name, seed), run in runs.items():
-            found[name].append(run.result())
-            said = f"{name}, seed {seed}: accuracy {found[name][-1].accuracy:.4f}"
-            print(f"{said}, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
-    rows = [summary(_attack(name), found[name], found[NOBODY]) for name in names]
-    if asked.json is not None:
-        told = {"task": asked.task, "rounds": asked.rounds, "miners": asked.miners, "seeds": asked.seeds}
-        asked.json.write_text(
-            json.dumps({**told, "found": within(rows), "attacks": rows[1:], "nobody": rows[0]}, indent=1) + "\n"
-        )
+        rows: list[dict[str, Any]] = []
+        for name in names:
+            found[name] = [runs[name, seed].result() for seed in seeds]
+            rows.append(summary(_attack(name), found[name], found[NOBODY]))
+            print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+            _write(asked, rows)
     soon = within(rows)
     print("\n".join(table(rows)))
     print(f"\nOf {soon['cheating']} miners that cheated beyond the tolerance {soon['caught']} were slashed,", end=" ")
     print(f"{soon[f'within_{CONTRIBUTIONS}']} for one of their first {CONTRIBUTIONS} contributions.")
     return 0
+
+
+def _write(asked: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
+    """Whole, or not at all: a run may be stopped at any moment."""
+    if asked.json is None:
+        return
+    told = {"task": asked.task, "rounds": asked.rounds, "miners": asked.miners, "seeds": asked.seeds}
+    new = asked.json.with_name(asked.json.name + ".new")
+    new.write_text(json.dumps({**told, "found": within(rows), "attacks": rows[1:], "nobody": rows[0]}, indent=1) + "\n")
+    new.replace(asked.json)
 
 
 def _asked() -> argparse.Namespace:
@@ -96,6 +102,7 @@ def summary(attack: Attack, trials: list[Trial], without: list[Trial]) -> dict[s
         "until_slashed": sorted(number for one in trials for number in one.until_slashed),
         "cheats": len(cheats),
         "cheats_outside": sum(one.outside for one in trials),
+        "inside_moved_max": max(one.moved for one in trials),
         "drawn": sum(one.drawn for one in trials),
         "honest_gain": round(fmean(gain for one in trials for gain in one.honest_gains), 2),
         "honest_distance_nano_max": max(honest, default=None),

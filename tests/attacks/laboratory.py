@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from potd.arithmetic.quantise import decode_payload, encode_payload
+from potd.arithmetic.quantise import decode_payload, encode_payload, to_floats
 from potd.ledger.bonds import parts_micro
 from potd.ledger.entries import Phase, Row, Task
 from potd.node import events as ev
@@ -48,6 +48,7 @@ AUDIT_PPM = Parameters().audit_ppm
 LIAR = 1  # which of them lies as an auditor; the first owns the task
 MINER_TICK_MS = 200  # a miner has little to wait for
 REVEAL_TICKS = 400  # nobody is too late: what is measured are lies
+CAREFUL = 0.9  # of what is tolerated, that one who cheats within it dares to use
 ROUND_TICKS_MAX = 4_000
 SETTLE_HEIGHTS = 24  # fewer than a network has: most of them are empty
 ESCROW = 10**10
@@ -83,6 +84,7 @@ class Made:
     account: AccountId
     payload: BlobRef
     cheats: bool  # these are not the bytes that were asked for
+    moved: float  # by how much it is off them, in the gradient's own unit
     referee: Floats  # computed in float64
 
 
@@ -98,6 +100,7 @@ class Trial:
     outside: int = 0  # of these, beyond the tolerance, or with exponents that the replay cannot explain
     honest_nano: tuple[int, ...] = ()  # of the others that the same miners made
     alarms: int = 0  # of these, the same
+    moved: float = 0.0  # the farthest that one within it is off the bytes that were asked for, in parts of the norm
     drawn: int = 0  # contributions of anybody that an auditor has drawn, and told of
     until_caught: tuple[int, ...] = ()  # of each who was slashed: its contributions, with the first that a quorum named
     until_slashed: tuple[int, ...] = ()  # and the rounds until it was
@@ -213,6 +216,8 @@ class Laboratory(World):
         fooled = evaluate(self._rig.spec, weights, named, CPU)
         replays = [(made, *self._replayed(made)) for made in self.made]
         tolerance = self.prepared.spec.tolerance_nano
+        unit = self.norm * 2.0**self.prepared.spec.encoding.exponent_min
+        inside = [made.moved / unit for made, far, wrong in replays if made.cheats and far <= tolerance and not wrong]
         found = {
             cheats: [(far, far > tolerance or wrong > 0) for made, far, wrong in replays if made.cheats == cheats]
             for cheats in (True, False)
@@ -226,6 +231,7 @@ class Laboratory(World):
             outside=sum(outside for _, outside in found[True]),
             honest_nano=tuple(far for far, _ in found[False]),
             alarms=sum(outside for _, outside in found[False]),
+            moved=max(inside, default=0.0),
             drawn=len(told),
             until_caught=tuple(self._until_caught(account) for account in self.slashed if account in cheating),
             until_slashed=tuple(number for account, number in self.slashed.items() if account in cheating),
@@ -285,6 +291,8 @@ class Laboratory(World):
             lambda: self._together(member),
             len(self._group),
             len(self.keys) - VALIDATORS,
+            self._reach(),
+            job.spec.encoding,
             np.random.RandomState([self._seed, job.round, self.keys.index(member.place)]),
         )
         honest = self._gradient(job, node.account)
@@ -294,8 +302,19 @@ class Laboratory(World):
         asked = job.binding + encode_payload(honest, job.spec.encoding)
         ref = write_blob(self.folder, payload)
         referee = gradient(self._rig.spec, self._weights(job.model), batch, CPU, torch.float64).vector
-        self.made.append(Made(node.account, ref, payload != asked, referee))
+        off = self._decoded(payload[BINDING_BYTES:]) - self._decoded(asked[BINDING_BYTES:])
+        self.made.append(Made(node.account, ref, payload != asked, float(np.linalg.norm(off)), referee))
         return Trained(job.job, ref, len(job.samples), True, 0, MILLISECONDS)
+
+    def _reach(self) -> float:
+        """How far a contribution may be from its replay, in the gradient's own unit, and a little less: auditors have
+        other rigs. 0 before it is known."""
+        spec = self.prepared.spec
+        unit = self.norm * 2.0**spec.encoding.exponent_min
+        return CAREFUL * spec.tolerance_nano / 1e9 * unit
+
+    def _decoded(self, data: bytes) -> Floats:
+        return to_floats(decode_payload(data, self._rig.spec.parameters, self.prepared.spec.encoding))
 
     def _together(self, member: Member) -> tuple[Floats, ...]:
         """The honest gradients of all who take part: what each is given follows from what everybody knows."""

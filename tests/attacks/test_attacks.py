@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import gzip
+from math import isqrt
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from potd.arithmetic.distances import norm_squared
+from potd.arithmetic.quantise import encode, payload_grid
 from potd.trainer.data import Samples
 from potd.trainer.layout import Floats, model_spec
+from potd.trainer.replay import distance
 from potd.trainer.weights import initial_weights
+from potd.wire.tasks import EncodingSpec
 from tests.attacks.attacks import ATTACKS, Attack, Known, Rig, alie_strength, with_pattern
 from tests.attacks.tasks import fashion
 
 SPEC = model_spec("mlp", (16, 8, 4))
 RIG = Rig(SPEC, (4, 4), 4)
-OTHERS = 3
+ENCODING = EncodingSpec("int8", 64, -24, -4)
 
 
 def batch(seed: int, samples: int = 32) -> Samples:
@@ -33,7 +38,7 @@ def known() -> Known:
         return tuple(RIG.gradient(weights[0], batch(seed)) for seed in (1, 2, 3, 0))
 
     chance = np.random.RandomState(5)
-    return Known(RIG, weights[0], batch(0), weights.__getitem__, last, batch(90), group, 4, 20, chance)
+    return Known(RIG, weights[0], batch(0), weights.__getitem__, last, batch(90), group, 4, 20, 1e-3, ENCODING, chance)
 
 
 def made(name: str) -> Floats:
@@ -90,6 +95,18 @@ def test_fang_goes_beyond_what_the_group_found_against_its_mean() -> None:
     off = (made("Fang") - mean) * -np.sign(mean)
     moved = deviation > 1e-6
     assert (off[moved] > 2.99 * deviation[moved]).all() and (off[moved] < 4.01 * deviation[moved]).all()
+
+
+def test_who_stays_within_the_band_uses_what_is_tolerated_and_goes_against_its_gradient() -> None:
+    asked = known()
+    payload = encode(made("within the band"), payload_grid(ENCODING))
+    unit = 2**24
+    norm = isqrt(norm_squared(encode(asked.honest, payload_grid(ENCODING))))
+    far, wrong = distance(payload, asked.honest, norm, 0)
+    reach_nano = asked.reach * unit / norm * 1e9
+    assert wrong == 0
+    assert reach_nano / 2 < far <= reach_nano
+    assert float(np.dot(made("within the band") - asked.honest, asked.honest)) < 0
 
 
 def test_the_pattern_stands_in_the_last_corner_of_every_sample() -> None:
