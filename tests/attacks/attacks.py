@@ -59,41 +59,22 @@ class Rig:
         return found
 
 
+@dataclass
 class Known:
-    """What a miner may know of a round before it commits, worked out when it is asked for.
+    """What a miner may know of a round before it commits; what takes work is worked out when it is asked for."""
 
-    `earlier(k)` is the model k rounds before, or the first; `last` the vector that this miner committed to last, and
-    `last_batch` what it was given then; `reach` is how far from its replay a contribution may be; `group` takes the
-    honest gradients of all who collude, its own among them.
-    """
-
-    def __init__(
-        self,
-        rig: Rig,
-        weights: Floats,
-        batch: Samples,
-        earlier: Callable[[int], Floats],
-        last: Floats | None,
-        last_batch: Samples | None,
-        group: Callable[[], tuple[Floats, ...]],
-        members: int,
-        miners: int,
-        reach: float,
-        encoding: EncodingSpec,
-        chance: np.random.RandomState,
-    ) -> None:
-        self.rig = rig
-        self.weights = weights
-        self.batch = batch
-        self.earlier = earlier
-        self.last = last
-        self.last_batch = last_batch
-        self.members = members  # of the group
-        self.miners = miners
-        self.reach = reach
-        self.encoding = encoding
-        self.chance = chance
-        self._group = group
+    rig: Rig
+    weights: Floats  # of the round's model
+    batch: Samples  # its own
+    earlier: Callable[[int], Floats]  # the model so many rounds before, or the first
+    last: Floats | None  # what it committed to last
+    last_batch: Samples | None  # and what it was given then
+    together: Callable[[], tuple[Floats, ...]]
+    members: int  # who collude
+    miners: int
+    reach: float  # how far from its replay a contribution may be, in the gradient's own unit
+    encoding: EncodingSpec
+    chance: np.random.RandomState
 
     @cached_property
     def honest(self) -> Floats:
@@ -102,7 +83,8 @@ class Known:
 
     @cached_property
     def group(self) -> tuple[Floats, ...]:
-        return self._group()
+        """The honest gradients of all who collude, its own among them."""
+        return self.together()
 
     def noise(self, norm: float) -> Floats:
         """A direction by chance, so long."""

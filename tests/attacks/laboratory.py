@@ -10,7 +10,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean, median_low
+from statistics import fmean
 from tempfile import TemporaryDirectory
 
 import numpy as np
@@ -37,9 +37,9 @@ from potd.wire.blobs import read_blob, write_blob
 from potd.wire.consensus import quorum_of
 from potd.wire.genesis import Parameters
 from potd.wire.ids import AccountId, BlobRef, Key
-from potd.wire.jobs import Aggregate, Aggregated, Answer, Evaluate, Failed, Job, Replay, Replayed, Train, Trained
+from potd.wire.jobs import Answer, Evaluate, Failed, Job, Replay, Replayed, Train, Trained
 from potd.wire.operations import Submit
-from potd.wire.rounds import Outcome, payload_binding
+from potd.wire.rounds import payload_binding
 from potd.wire.tasks import BINDING_BYTES, TaskSpec
 from tests.attacks.attacks import CPU, TARGET, Attack, Known, Rig, with_pattern
 
@@ -132,7 +132,6 @@ class Laboratory(World):
         self.made: list[Made] = []
         self.rows: dict[tuple[int, AccountId], Row] = {}  # as last seen, by round and miner
         self.slashed: dict[AccountId, int] = {}  # and the round that was open then
-        self.norm = 0
         self._seed = seed
         self._group: tuple[Key, ...] = self.keys[len(self.keys) - attack.size(miners) :]
         self._sizes = [shard.samples for shard in task.manifest.training]
@@ -174,6 +173,11 @@ class Laboratory(World):
                 self.rows[number, row.miner] = row
         for account in ledger.parting(task.id).slashed:
             self.slashed.setdefault(account, task.round)
+
+    @property
+    def norm(self) -> int:
+        """The unit of distances; 0 before a round has counted."""
+        return self.task(self.keys[0]).norm
 
     def _has(self, account: AccountId) -> int:
         """What an account has, and what is bound: the bond of its seat and of its enrolment, and pay that vests yet."""
@@ -256,9 +260,6 @@ class Laboratory(World):
             done: Answer = self._cheat(member, job)
         else:
             done = self._workers.do(job)
-        if isinstance(job, Aggregate) and isinstance(done, Aggregated) and not self.norm:
-            norms = [one.norm for one in done.judgements if one.outcome == Outcome.COUNTED]
-            self.norm = median_low(norms) if norms else 0
         if isinstance(job, Replay) and isinstance(done, Replayed) and member.place == self.keys[LIAR]:
             done = self._audited(job, done)
         self._produced(member, done)
