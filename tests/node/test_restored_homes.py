@@ -106,7 +106,7 @@ def test_a_silent_validator_reports_and_drafts_nothing_and_then_does(tmp_path: P
     world.check()
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])  # with which no vote was under way either
+@pytest.mark.parametrize("seed", [4, 8, 14])  # with which no vote was under way either
 def test_a_report_that_a_home_forgot_is_not_made_again(tmp_path: Path, seed: int) -> None:
     """Nothing else was said since the copy was made, so that no vote tells that the home is old."""
     world = World(tmp_path, seed=seed, patience_ticks=30)
