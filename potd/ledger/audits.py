@@ -17,6 +17,7 @@ from potd.ledger.working import Working
 from potd.wire.audits import Audit, Chain, Finding, Promise, Ruling, Status, Verdict, drawn, promised
 from potd.wire.consensus import quorum_of
 from potd.wire.ids import AccountId, short
+from potd.wire.rounds import VALIDATORS_MAX
 from potd.wire.tasks import TaskSpec
 
 
@@ -46,6 +47,8 @@ def _promise(work: Working, operation: Promise) -> str:
         return f"the time to promise findings of round {past.round} is over"
     if _promised(past, operation.account) is not None:
         return f"it has promised its findings of round {past.round} already"
+    if len(past.promises) >= VALIDATORS_MAX:  # by those, too, that have no seat any more
+        return f"{VALIDATORS_MAX} have promised their findings of round {past.round}"
     own = work.chains(task.id, operation.account)
     if own is None or not chains.has_link(own, past.round):
         return f"no chain of its own draws from round {past.round}"
@@ -104,6 +107,8 @@ def _ruling(work: Working, operation: Ruling) -> str:
         return "a ruling on what is its own"
     if author in _heard(past.rows[at]):
         return "it has ruled already"
+    if sum(voice.ruling for voice in past.rows[at].voices) >= VALIDATORS_MAX:
+        return f"{VALIDATORS_MAX} have ruled"
     fault = _fault(finding, spec)
     if not fault and finding.status == Status.UNABLE:
         fault = "a ruling that it cannot tell"

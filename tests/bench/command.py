@@ -53,6 +53,7 @@ def _asked(argv: Sequence[str] | None) -> argparse.Namespace:
 
     one = commands.add_parser("replays", help="honest replays and cheats, as distances; tables to standard error")
     one.add_argument("--minutes", type=float, default=20.0, help="passes begin until so many are over")
+    one.add_argument("--seed", type=int, default=0, help="of the first pass; each that follows has the next")
     one.set_defaults(run=_replays)
 
     one = commands.add_parser("consensus", help="throughput, latency and cost of agreement; tables to standard error")
@@ -74,7 +75,7 @@ def _digits(asked: argparse.Namespace) -> Mapping[str, object]:
 def _replays(asked: argparse.Namespace) -> Mapping[str, object]:
     from tests.bench import replays  # torch takes its time to load
 
-    report = replays.measure(asked.minutes, _say)
+    report = replays.measure(asked.minutes, _say, asked.seed)
     print(replays.tables(report), file=sys.stderr)
     return report
 
