@@ -185,6 +185,18 @@ def shard_of(blobs: Path, feature: float = 0.5, label: int = 0, shape: tuple[int
     return write_blob(blobs, save({"features": features, "labels": np.full(shape[0], label, np.int64)}))
 
 
+def test_an_honest_miner_on_the_other_side_of_a_jump_is_found_good(worker: Worker, blobs: Path, spec: TaskSpec) -> None:
+    model = model_spec("mlp", (2, 1, 2))
+    weights = np.array([1, -1, 0, 1, -1, 0, 0], np.float32)  # a ReLU of the difference of two features that are alike
+    miners = weights * np.array([1 + 1e-7, 1, 1, 1, 1, 1, 1], np.float32)
+    given, nudged = (write_blob(blobs, weights_to_bytes(one)) for one in (weights, miners))
+    task, shard = replace(spec, model=model), shard_of(blobs, shape=(1, 2))
+    job = replay(worker, blobs, Train(1, task, 0, nudged, (shard,), (0,), BINDING))
+    answer = worker.ask(replace(job, model=given))
+    assert isinstance(answer, Replayed)
+    assert (answer.distance_nano <= spec.tolerance_nano, answer.exponents) == (True, 0)
+
+
 def test_every_bad_job_fails_with_a_sentence_and_the_trainer_lives(
     worker: Worker, blobs: Path, spec: TaskSpec, manifest: Manifest
 ) -> None:
