@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from itertools import compress
 
 from potd.ledger.entries import Phase as LedgerPhase
 from potd.ledger.entries import Task
@@ -17,9 +18,9 @@ from potd.rounds.plan import Window
 from potd.rounds.tally import Electorate
 from potd.wire.codec import Malformed, decode
 from potd.wire.envelope import Signed, Verified
-from potd.wire.ids import NO_BLOB, BlobRef, Key, TaskId
+from potd.wire.ids import NO_BLOB, AccountId, BlobRef, Key, TaskId
 from potd.wire.jobs import Aggregated, Answer, Applied, Trained
-from potd.wire.rounds import Commitment, Draft, Evaluation, Link, Report, Seal, Update
+from potd.wire.rounds import Commitment, Draft, Evaluation, Link, Report, Seal, Update, flags_of
 from potd.wire.tasks import Manifest, TaskSpec
 
 Marked = tuple[TaskId, Effect]
@@ -367,6 +368,7 @@ def _view(
         task.sealed,
         task.measured[0].round if task.measured else -1,
         tips,
+        _probation(task),
     )
 
 
@@ -378,6 +380,13 @@ def tips_of(ledger: Ledger, task: TaskId) -> tuple[Tip, ...]:
         Tip(account, Chained(one.begins, one.seeds_round, one.seeds, one.lots_round, one.lots))
         for account, one in sorted(known, key=lambda pair: pair[0])
     )
+
+
+def _probation(task: Task) -> frozenset[AccountId]:
+    if not task.probation:
+        return frozenset()
+    sealed = (decode(one.payload, Commitment).miner for one in task.sealed)
+    return frozenset(compress(sealed, flags_of(task.probation, len(task.sealed))))
 
 
 def _seats(task: Task) -> tuple[Seat, ...]:

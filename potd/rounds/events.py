@@ -70,6 +70,7 @@ class View:
     sealed: tuple[Signed, ...]  # Commitment, by miner, while in REVEAL
     evaluated: int  # the newest round whose model has been scored; -1 for none
     tips: tuple[Tip, ...] = ()  # by account
+    probation: frozenset[AccountId] = frozenset()  # miners of what is sealed whose contributions are in no sum
 
     @cached_property
     def commitments(self) -> tuple[Commitment, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from typing import Any
@@ -181,15 +181,23 @@ class Choice:
         return tuple(one.payload for one in self.counted)
 
 
-def choose(reports: Sequence[Report], sealed: Sequence[Commitment], some_honest: int) -> Choice:
-    """Exactly the sealed commitments whose payloads f + 1 reports hold. Raises Malformed for a report that speaks of
-    another number of commitments than were sealed."""
+def choose(
+    reports: Sequence[Report], sealed: Sequence[Commitment], some_honest: int, probation: Collection[AccountId] = ()
+) -> Choice:
+    """Exactly the sealed commitments whose payloads f + 1 reports hold, but for those of miners on probation. Raises
+    Malformed for a report that speaks of another number of commitments than were sealed."""
     holders = [0] * len(sealed)
     for report in reports:
         for position in compress(range(len(sealed)), flags_of(report.held, len(sealed))):
             holders[position] += 1
     outcomes = [
-        Outcome.NON_FINITE if not one.finite else Outcome.COUNTED if count >= some_honest else Outcome.WITHHELD
+        Outcome.NON_FINITE
+        if not one.finite
+        else Outcome.WITHHELD
+        if count < some_honest
+        else Outcome.PROBATION
+        if one.miner in probation
+        else Outcome.COUNTED
         for one, count in zip(sealed, holders, strict=True)
     ]
     counts = [outcome == Outcome.COUNTED for outcome in outcomes]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import deque
+from itertools import compress
 
 from potd.rounds.aggregation import Aggregation
 from potd.rounds.chains import Chains
@@ -108,6 +109,7 @@ class Validator:
         self._reports: dict[tuple[int, Step], dict[Key, Verified[Report]]] = {}
         self._sealed: tuple[Commitment, ...] = ()
         self._finite: tuple[Commitment, ...] = ()  # those of the sealed that have a payload
+        self._counting: tuple[Commitment, ...] = ()  # those of these that are in the sum if all are revealed
         self._all_chosen = b""  # their positions
         self._seal_certified = False
         self._absent: dict[BlobRef, list[int]] = {}  # payloads that have not come, with positions in what was sealed
@@ -189,7 +191,8 @@ class Validator:
                 self._names[name_of(heard)] = heard.signed
         self._sealed = view.commitments
         self._finite = tuple(one for one in self._sealed if one.finite)
-        self._all_chosen = positions([one.finite for one in self._sealed])
+        counts = [one.finite and one.miner not in view.probation for one in self._sealed]
+        self._counting, self._all_chosen = tuple(compress(self._sealed, counts)), positions(counts)
         self._seal_certified = False
         self._complete = None
         self._absent.clear()
@@ -547,8 +550,8 @@ class Validator:
         able = self._keeper.ready()
         all_in = able and not self._absent
         effects: list[Effect] = []
-        if all_in and self._finite:
-            effects += self._sums.want(view, self._all_chosen, self._finite)  # most often what the draft will ask for
+        if all_in and self._counting:
+            effects += self._sums.want(view, self._all_chosen, self._counting)  # most often what the draft will ask for
         if self._reported(view, Step.UPDATE) or self._mute(view) or (not all_in and self._ticks < self._reveal_ticks):
             return effects
         self._complete = self._ticks if self._complete is None else self._complete
@@ -587,7 +590,7 @@ class Validator:
     def _choice(self, reports: tuple[Signed, ...], view: View) -> Choice:
         if reports not in self._choices:
             read = read_reports(reports, view.task, view.round, Step.UPDATE, self._electorate)
-            self._choices[reports] = choose(read, self._sealed, self._electorate.some_honest)
+            self._choices[reports] = choose(read, self._sealed, self._electorate.some_honest, view.probation)
         return self._choices[reports]
 
     def _propose_update(self, view: View) -> list[Effect]:

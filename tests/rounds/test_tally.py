@@ -263,6 +263,17 @@ def test_an_update_counts_what_f_plus_1_hold_and_says_what_became_of_the_rest() 
     assert choice.payloads() == tuple(one.payload for one in choice.counted)
 
 
+def test_what_is_revealed_on_probation_stands_in_no_sum() -> None:
+    sealed = sorted(ALL[:3], key=lambda one: one.body.miner)
+    reports = [update_report(0, *ALL[:2]), update_report(1, *ALL[:2])]
+    trying = {MINERS[1], MINERS[2]}
+    shown = [replace(one.body, held=positions([each in ALL[:2] for each in sealed])) for one in reports]
+    choice = choose(shown, [one.body for one in sealed], 2, trying)
+    outcomes = {MINERS[0]: Outcome.COUNTED, MINERS[1]: Outcome.PROBATION, MINERS[2]: Outcome.WITHHELD}
+    assert dict(choice.outcomes) == outcomes
+    assert [one.miner for one in choice.counted] == [MINERS[0]]
+
+
 @pytest.mark.parametrize("held", [b"", b"\xf0\x00", b"\xf8"])
 def test_a_report_on_another_number_of_payloads_than_were_sealed_is_none(held: bytes) -> None:
     bodies = [one.body for one in sorted(ALL, key=lambda one: one.body.miner)]
