@@ -432,6 +432,23 @@ def test_a_verdict_that_a_quorum_contradicts_costs_its_author_what_the_miner_wou
     assert supply(here.world.ledger) == here.world.ledger.globals().supply_micro
 
 
+def test_who_has_called_good_what_others_called_bad_is_not_fined() -> None:
+    here = Audited()
+    while len(here.auditors(5)) < 2:
+        here.play()
+    here.round = here.world.task(here.task).round - 1
+    liar, honest, *_ = here.auditors(5)
+    assert here.promise(liar, (5,)) == [""]
+    assert here.promise(honest) == [""]
+    here.play(3)
+    assert here.tell(liar, (5,)) == [""]
+    assert here.tell(honest) == [""]
+    for who in (who for who in range(VALIDATORS) if who not in (liar, honest)):
+        assert here.rule(who, 5, False) == [""]
+    assert here.row(5).standing == Standing.CLEARED
+    assert [here.bond(who) for who in (liar, honest)] == [BOND - REQUIRED, BOND]
+
+
 def test_a_ruling_is_on_what_is_contested_once_and_never_on_ones_own() -> None:
     here = Audited(miners=(0, 5, 6))
     number = here.round
@@ -485,6 +502,25 @@ def test_a_verdict_is_a_ruling_and_counts_once() -> None:
     assert here.row(5).standing == Standing.CONTESTED  # two have said it, one of them twice
     third = next(who for who in range(VALIDATORS) if who not in (first, second))
     assert here.rule(third, 5, True) == [""]
+    assert here.row(5).standing == Standing.SLASHED
+
+
+def test_of_two_things_that_a_validator_has_said_the_first_counts() -> None:
+    here = Audited()
+    while len(here.auditors(5)) < 2:
+        here.play()
+    here.round = here.world.task(here.task).round - 1
+    first, second, *_ = here.auditors(5)
+    assert here.promise(first, (5,)) == [""]
+    assert here.promise(second, (5,)) == [""]
+    here.play(3)
+    assert here.tell(first, (5,)) == [""]
+    assert here.rule(second, 5, False) == [""]
+    assert here.tell(second, (5,)) == [""]
+    third, fourth = (who for who in range(VALIDATORS) if who not in (first, second))
+    assert here.rule(third, 5, True) == [""]
+    assert here.row(5).standing == Standing.CONTESTED
+    assert here.rule(fourth, 5, True) == [""]
     assert here.row(5).standing == Standing.SLASHED
 
 
