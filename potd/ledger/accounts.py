@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import assert_never
 
@@ -180,18 +181,30 @@ def _at_stake(work: Working, operation: Accuse) -> bool:
     word = evidence.commitment(operation.evidence)
     if word is None:
         return seats.accused(work, operation.evidence[0].key) is not None
-    return _miner(work, word, operation.evidence[0].key) is not None
+    return _miner(work, word, operation.evidence) is not None
 
 
-def _miner(work: Working, word: Commitment, key: Key) -> Task | None:
-    """The task of a miner that answers for what this key has committed to, if there is anything to take from it."""
-    task, account = work.task(word.task), work.account(word.miner)
+def _miner(work: Working, word: Commitment, evidence: Sequence[Signed]) -> Task | None:
+    """The task of a miner that answers for what this key has committed to, if there is anything to take from it.
+
+    It may have another key by now: what was sealed of it tells whose this one was."""
+    task, account, key = work.task(word.task), work.account(word.miner), evidence[0].key
     if task is None or account is None:
         return None
     miner = task.miner(word.miner)
-    if key != account.node_key and (miner is None or key != miner.key):
+    known = (account.node_key, miner.key if miner is not None else account.node_key)
+    if key not in known and not _was_sealed(work, task, word, evidence):
         return None
     return task if bonds.at_stake(work, task, word.miner) else None
+
+
+def _was_sealed(work: Working, task: Task, word: Commitment, evidence: Sequence[Signed]) -> bool:
+    """Whether a round took one of these for the word of its miner."""
+    if word.round == task.round:
+        return any(one in task.sealed for one in evidence)
+    past = work.past(task.id, word.round)
+    at = bonds.row_of(past, word.miner) if past is not None else None
+    return past is not None and at is not None and past.rows[at].commitment in map(record_digest, evidence)
 
 
 def _guilt(work: Working, operation: Accuse) -> evidence.Guilt | str:
@@ -212,7 +225,7 @@ def _condemn(work: Working, operation: Accuse, account: Account, signed: Signed,
     if word is None:
         seats.condemn(work, found.key, operation.account)
         return ""
-    task = _miner(work, word, found.key)
+    task = _miner(work, word, operation.evidence)
     assert task is not None, "nothing left to take"
     # Nobody buys itself out of an audit by accusing itself.
     late = bonds.is_contested(work, task, word.miner)

@@ -682,6 +682,26 @@ def test_commitments_to_two_rounds_or_said_twice_prove_nothing() -> None:
     assert world.task(here.task).miner(world.ids[5]) is not None
 
 
+def test_who_committed_twice_does_not_escape_by_changing_its_key() -> None:
+    """It leaves or enrols with another key: what was sealed tells whose the old one was."""
+    for last in ("leave", "enrol"):
+        here = Audited(None)
+        world = here.world
+        one, two = (world.commitment(5, here.task, salt=digest(name)) for name in ("one", "two"))
+        others = [(who, world.commitment(who, here.task)) for who in (6, 7)]
+        sealed = [signed for _, signed in sorted([(5, one), *others], key=lambda pair: world.ids[pair[0]])]
+        world.execute(world.seal(here.task, sealed))
+        nonce = world.account(5).nonce
+        away = world.leave(5, here.task, nonce=nonce + 1)
+        if last == "enrol":
+            away = world.enrol(5, here.task, nonce=nonce + 1)
+        assert world.reasons(world.rekey(5, node=world.signer("another")), away) == ["", ""]
+        assert world.reasons(world.accuse(7, two, one)) == [""], last
+        world.execute(world.update(here.task))
+        assert here.row(5).standing == Standing.SLASHED
+        assert world.row(here.task, here.round + 1, 5).pay_micro == 0
+
+
 def test_nobody_buys_itself_out_of_an_audit_by_accusing_itself() -> None:
     here = Audited()
     world = here.world
