@@ -116,7 +116,8 @@ def settled(work: Working, task: Task) -> None:
 
 
 def at_stake(work: Working, task: Task, account: AccountId) -> bool:
-    """Whether there is anything to take from an account: a bond, pay that has not vested, or an enrolment."""
+    """Whether there is anything to take from an account: a bond, pay that has not vested, or an enrolment; of a task
+    that has settled there is nothing."""
     if task.phase == Phase.DONE and task.id not in work.settling():
         return False
     if task.miner(account) is not None or work.bond(task.id, account) is not None:

@@ -11,7 +11,7 @@ import pytest
 from potd.ledger.accounts import fee_micro, why_not
 from potd.ledger.chains import has_link
 from potd.ledger.clock import AuditPhase, audit_phase
-from potd.ledger.entries import Phase, Standing
+from potd.ledger.entries import Parting, Phase, Standing
 from potd.ledger.state import supply
 from potd.wire.audits import CHAIN_ROUNDS, Chain, Finding, Ruling, Status, Verdict
 from potd.wire.ids import NOTHING, digest, short
@@ -700,6 +700,21 @@ def test_who_committed_twice_does_not_escape_by_changing_its_key() -> None:
         world.execute(world.update(here.task))
         assert here.row(5).standing == Standing.SLASHED
         assert world.row(here.task, here.round + 1, 5).pay_micro == 0
+
+
+def test_once_a_task_has_settled_nothing_of_it_is_taken_and_nothing_is_remembered() -> None:
+    here = Audited(None, rounds=5, settle_heights=4)
+    world = here.world
+    here.play(5 - world.task(here.task).round)
+    one, two = (world.commitment(5, here.task, salt=digest(name)) for name in ("one", "two"))
+    while world.ledger.settling():
+        world.execute()
+    before = world.account(7)
+    assert world.reasons(world.accuse(7, one, two)) == [
+        f"nothing is left to take from key {short(world.people[5].key)}"
+    ]
+    assert world.account(7) == before
+    assert world.ledger.parting(here.task) == Parting((), ())
 
 
 def test_nobody_buys_itself_out_of_an_audit_by_accusing_itself() -> None:
