@@ -26,6 +26,7 @@ from potd.ledger.entries import (
 from potd.ledger.working import Working
 from potd.wire.audits import PPM, Status
 from potd.wire.blocks import record_digest
+from potd.wire.genesis import SUPPLY_MAX
 from potd.wire.ids import AccountId
 from potd.wire.rounds import Commitment, Contribution, Outcome
 from potd.wire.tasks import TaskSpec
@@ -58,7 +59,7 @@ def recorded(
             shares += share
             miner = task.miner(one.miner)
             if miner is not None:
-                earned, kept, enough = miner.earned_micro + pay, 0, True
+                earned, kept, enough = min(SUPPLY_MAX, miner.earned_micro + pay), 0, True
                 if miner.probation:
                     kept, enough = bonds.made_up(work, task.id, one.miner, pay)
                 changed[one.miner] = replace(miner, earned_micro=earned, probation=not enough)

@@ -11,9 +11,11 @@ import pytest
 from potd.ledger.accounts import fee_micro, why_not
 from potd.ledger.chains import has_link
 from potd.ledger.clock import AuditPhase, audit_phase
-from potd.ledger.entries import Parting, Phase, Standing
-from potd.ledger.state import supply
+from potd.ledger.entries import Parting, Phase, Standing, task_key
+from potd.ledger.state import Ledger, supply
 from potd.wire.audits import CHAIN_ROUNDS, Chain, Finding, Ruling, Status, Verdict
+from potd.wire.codec import encode
+from potd.wire.genesis import SUPPLY_MAX
 from potd.wire.ids import NOTHING, digest, short
 from potd.wire.rounds import Outcome, Step
 from tests.ledger.world import BOND, VALIDATORS, World
@@ -715,6 +717,18 @@ def test_once_a_task_has_settled_nothing_of_it_is_taken_and_nothing_is_remembere
     ]
     assert world.account(7) == before
     assert world.ledger.parting(here.task) == Parting((), ())
+
+
+def test_what_a_miner_has_earned_over_its_time_is_counted_up_to_all_there_can_be() -> None:
+    """What was slashed goes back into the escrow and is earned again, so that it is not bounded by the supply."""
+    here = Audited(None)
+    world = here.world
+    task = world.task(here.task)
+    miners = tuple(replace(one, earned_micro=SUPPLY_MAX - 1) for one in task.miners)
+    entries = world.ledger.entries.updated([(task_key(task.id), encode(replace(task, miners=miners)))])
+    world.ledger = Ledger(entries, world.ledger.header)
+    here.play()
+    assert {one.earned_micro for one in world.task(here.task).miners} == {SUPPLY_MAX}
 
 
 def test_nobody_buys_itself_out_of_an_audit_by_accusing_itself() -> None:
