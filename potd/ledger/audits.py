@@ -101,7 +101,8 @@ def _ruling(work: Working, operation: Ruling) -> str:
     if phase == AuditPhase.OVER:
         return f"the time to rule on round {past.round} is over"
     at = bonds.row_of(past, finding.miner)
-    if at is None or past.rows[at].standing != Standing.CONTESTED:
+    # One that comes when a quorum has decided already is heard all the same: several are on their way at a time.
+    if at is None or all(voice.status != Status.BAD for voice in past.rows[at].voices):
         return f"nothing of miner {short(finding.miner)} in round {past.round} is contested"
     if finding.miner == author:
         return "a ruling on what is its own"

@@ -731,6 +731,22 @@ def test_what_a_miner_has_earned_over_its_time_is_counted_up_to_all_there_can_be
     assert {one.earned_micro for one in world.task(here.task).miners} == {SUPPLY_MAX}
 
 
+def test_a_ruling_that_comes_when_a_quorum_has_ruled_already_costs_nothing() -> None:
+    here = Audited()
+    first = here.contested()
+    others = [who for who in range(VALIDATORS) if who != first]
+    last = others[-1]
+    before = here.world.account(last).balance_micro
+    rulings = [here.world.ruling(who, here.task, here.round, 5, True) for who in others]
+    assert here.world.reasons(*rulings) == ["", "", ""], "of four the first three are a quorum"
+    assert here.row(5).standing == Standing.SLASHED
+    assert here.world.account(last).balance_micro == before
+    assert here.rule(last, 5, True) == ["it has ruled already"]
+    assert here.rule(last, 6, True) == [
+        f"nothing of miner {short(here.world.ids[6])} in round {here.round} is contested"
+    ]
+
+
 def test_nobody_buys_itself_out_of_an_audit_by_accusing_itself() -> None:
     here = Audited()
     world = here.world
