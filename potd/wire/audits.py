@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from fractions import Fraction
 from typing import Annotated
 
 from potd.wire.codec import U8, U63, Size, encode, message
@@ -136,7 +135,7 @@ def is_drawn(link: Digest, seed: Digest, miner: AccountId, ppm: int) -> bool:
     """Whether a link draws the contribution of a miner. `seed` is that of the round, unknown when the chain was
     published."""
     number = int.from_bytes(digest("lot", link, seed, miner)[:8], "big")
-    return Fraction(number, 2**64) < Fraction(ppm, PPM)
+    return number * PPM < ppm << 64  # as fractions of 2^64 and of a million
 
 
 def drawn(
