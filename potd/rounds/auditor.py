@@ -329,7 +329,8 @@ class Auditor:
         binding = promised(self._account, verdict.task, verdict.round, verdict.salt, verdict.findings)
         if past.hour == Hour.PROMISE and past.promised is None:
             return self._ask(Promise(self._account, 0, verdict.task, verdict.round, binding), past.round)
-        if past.hour == Hour.TELL and past.promised == binding and not past.kept:
+        holds = self._chains.lot(self._audited.chained, past.round) == verdict.link  # not so after another pair
+        if past.hour == Hour.TELL and past.promised == binding and not past.kept and holds:
             return self._ask(verdict, past.round)
         return []
 

@@ -285,6 +285,20 @@ def test_what_was_promised_is_told_in_its_time_and_not_before() -> None:
     assert len(bench.asked(Verdict)) == 1
 
 
+def test_what_nobody_could_check_any_more_is_not_told() -> None:
+    """Its chains have given way to others: a verdict by the old ones would be refused, and cost its fee each time."""
+    bench = equipped(past())
+    bench.replays()
+    telling = replace(past(), hour=Hour.TELL, promised=promise_in(bench).findings)
+    renewed = Chains(SIGNERS[0], US, TASK).due(FIRST + 1, None)
+    assert renewed is not None
+    chained = Chained(renewed.begins, renewed.begins - 1, renewed.seeds, renewed.begins - 1, renewed.lots)
+    bench.take(bench.auditor.on_changed(NOW, Audited(NORM, chained, (telling,))))
+    for _ in range(2 * ASK_TICKS):
+        bench.look()
+    assert bench.asked(Verdict) == []
+
+
 def test_a_restart_tells_what_it_has_promised_without_another_replay() -> None:
     before = equipped(past())
     before.replays(distance=5)
