@@ -20,6 +20,7 @@ from potd.arithmetic.quantise import encode, payload_grid
 from potd.trainer.data import Samples
 from potd.trainer.layout import Floats
 from potd.trainer.models import logits, parameter_tensors
+from potd.trainer.replay import distance
 from potd.trainer.step import gradient
 from potd.wire.audits import Status
 from potd.wire.tasks import EncodingSpec, ModelSpec
@@ -27,7 +28,9 @@ from potd.wire.tasks import EncodingSpec, ModelSpec
 MINERS = 20  # of whom an attack says how many take part
 CPU = torch.device("cpu")
 COPY_NOISE = 0.01  # of the norm, that a copy is disguised with
-TENTH_LAST = 16  # one in so many samples is left out
+LEFT_OUT = 16  # one in so many samples
+SKIPPED = (2, 4, 8, 16, 32, 64)  # the same, the most first
+CAREFUL = 0.9  # of what is tolerated, that one who cheats within it dares to use
 PATTERN = 3  # pixels a side of the backdoor's pattern, in the last corner
 POISONED = 2  # one in so many samples of a batch carries it
 TARGET = 0  # the class that the pattern is to mean
@@ -72,9 +75,11 @@ class Known:
     together: Callable[[], tuple[Floats, ...]]
     members: int  # who collude
     miners: int
-    reach: float  # how far from its replay a contribution may be, in the gradient's own unit
+    norm: int  # of the task; 0 before it is known
+    tolerance_nano: int
     encoding: EncodingSpec
     chance: np.random.RandomState
+    skipped: int = 0  # samples that it did not work on, as far as the attack says so
 
     @cached_property
     def honest(self) -> Floats:
@@ -85,6 +90,18 @@ class Known:
     def group(self) -> tuple[Floats, ...]:
         """The honest gradients of all who collude, its own among them."""
         return self.together()
+
+    @property
+    def reach(self) -> float:
+        """How far from its replay a contribution may be, in the gradient's own unit, and a little less: auditors have
+        other rigs."""
+        return CAREFUL * self.tolerance_nano / 1e9 * self.norm * 2.0**self.encoding.exponent_min
+
+    def is_unseen(self, vector: Floats) -> bool:
+        """Whether audits let this pass."""
+        made = encode(vector, payload_grid(self.encoding))
+        far, wrong = distance(made, self.honest, self.norm, self.tolerance_nano)
+        return far <= CAREFUL * self.tolerance_nano and wrong == 0
 
     def noise(self, norm: float) -> Floats:
         """A direction by chance, so long."""
@@ -168,9 +185,24 @@ def wrong_batch(known: Known) -> Floats:
 
 def lowest_losses_skipped(known: Known) -> Floats:
     """Those samples hardly move the gradient; it is divided by the whole batch, as if they had been there."""
-    count = len(known.batch)
-    kept = np.sort(np.argsort(known.rig.losses(known.weights, known.batch), kind="stable")[count // TENTH_LAST :])
-    return known.rig.gradient(known.weights, _some(known.batch, kept)) * np.float32(len(kept) / count)
+    return _without_lowest(known, len(known.batch) // LEFT_OUT)
+
+
+def skipped_unseen(known: Known) -> Floats:
+    """As many of them as audits let pass. It finds out by doing all the work: how it could know otherwise is left to
+    it, and what is measured is how much there is to save."""
+    for part in SKIPPED if known.norm else ():
+        vector = _without_lowest(known, len(known.batch) // part)
+        if known.is_unseen(vector):
+            known.skipped = len(known.batch) // part
+            return vector
+    return known.honest
+
+
+def _without_lowest(known: Known, count: int) -> Floats:
+    order = np.argsort(known.rig.losses(known.weights, known.batch), kind="stable")
+    kept = np.sort(order[count:])
+    return known.rig.gradient(known.weights, _some(known.batch, kept)) * np.float32(len(kept) / len(order))
 
 
 # Working with less
@@ -328,6 +360,7 @@ ATTACKS: dict[str, Attack] = {
         Attack("half of the batch", "its second half left out", True, part_of_batch(1, 2)),
         Attack("wrong batch", "the batch of the round before", False, wrong_batch),
         Attack("lowest losses skipped", "the 1/16 of lowest loss left out", True, lowest_losses_skipped),
+        Attack("skipped unseen", "as many of lowest loss left out as is tolerated", True, skipped_unseen),
         Attack("bf16", "bfloat16 passed off as float32", True, bf16),
         Attack("TF32", "inputs rounded to TF32", True, tf32),
         Attack("scaled by 0.999", "times 0.999", False, scaled(0.999)),

@@ -103,6 +103,7 @@ def summary(attack: Attack, trials: list[Trial], without: list[Trial]) -> dict[s
         "cheats": len(cheats),
         "cheats_outside": sum(one.outside for one in trials),
         "inside_moved_max": max(one.moved for one in trials),
+        "skipped": round(fmean(one.skipped for one in trials), 4),
         "drawn": sum(one.drawn for one in trials),
         "honest_gain": round(fmean(gain for one in trials for gain in one.honest_gains), 2),
         "honest_distance_nano_max": max(honest, default=None),

@@ -48,7 +48,6 @@ AUDIT_PPM = Parameters().audit_ppm
 LIAR = 1  # which of them lies as an auditor; the first owns the task
 MINER_TICK_MS = 200  # a miner has little to wait for
 REVEAL_TICKS = 400  # nobody is too late: what is measured are lies
-CAREFUL = 0.9  # of what is tolerated, that one who cheats within it dares to use
 ROUND_TICKS_MAX = 4_000
 SETTLE_HEIGHTS = 24  # fewer than a network has: most of them are empty
 ESCROW = 10**10
@@ -85,6 +84,7 @@ class Made:
     payload: BlobRef
     cheats: bool  # these are not the bytes that were asked for
     moved: float  # by how much it is off them, in the gradient's own unit
+    skipped: int  # samples, as far as the attack says so
     referee: Floats  # computed in float64
 
 
@@ -101,6 +101,7 @@ class Trial:
     honest_nano: tuple[int, ...] = ()  # of the others that the same miners made
     alarms: int = 0  # of these, the same
     moved: float = 0.0  # the farthest that one within it is off the bytes that were asked for, in parts of the norm
+    skipped: float = 0.0  # the part of their samples that these left out, as far as the attack says so
     drawn: int = 0  # contributions of anybody that an auditor has drawn, and told of
     until_caught: tuple[int, ...] = ()  # of each who was slashed: its contributions, with the first that a quorum named
     until_slashed: tuple[int, ...] = ()  # and the rounds until it was
@@ -236,6 +237,7 @@ class Laboratory(World):
             honest_nano=tuple(far for far, _ in found[False]),
             alarms=sum(outside for _, outside in found[False]),
             moved=max(inside, default=0.0),
+            skipped=sum(one.skipped for one in self.made) / (len(self.made) * self.prepared.spec.unit_batch),
             drawn=len(told),
             until_caught=tuple(self._until_caught(account) for account in self.slashed if account in cheating),
             until_slashed=tuple(number for account, number in self.slashed.items() if account in cheating),
@@ -292,7 +294,8 @@ class Laboratory(World):
             lambda: self._together(member),
             len(self._group),
             len(self.keys) - VALIDATORS,
-            self._reach(),
+            self.norm,
+            job.spec.tolerance_nano,
             job.spec.encoding,
             np.random.RandomState([self._seed, job.round, self.keys.index(member.place)]),
         )
@@ -304,15 +307,8 @@ class Laboratory(World):
         ref = write_blob(self.folder, payload)
         referee = gradient(self._rig.spec, self._weights(job.model), batch, CPU, torch.float64).vector
         off = self._decoded(payload[BINDING_BYTES:]) - self._decoded(asked[BINDING_BYTES:])
-        self.made.append(Made(node.account, ref, payload != asked, float(np.linalg.norm(off)), referee))
+        self.made.append(Made(node.account, ref, payload != asked, float(np.linalg.norm(off)), known.skipped, referee))
         return Trained(job.job, ref, len(job.samples), True, 0, MILLISECONDS)
-
-    def _reach(self) -> float:
-        """How far a contribution may be from its replay, in the gradient's own unit, and a little less: auditors have
-        other rigs. 0 before it is known."""
-        spec = self.prepared.spec
-        unit = self.norm * 2.0**spec.encoding.exponent_min
-        return CAREFUL * spec.tolerance_nano / 1e9 * unit
 
     def _decoded(self, data: bytes) -> Floats:
         return to_floats(decode_payload(data, self._rig.spec.parameters, self.prepared.spec.encoding))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import gzip
-from math import isqrt
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from potd.arithmetic.distances import norm_squared
 from potd.arithmetic.quantise import encode, payload_grid
 from potd.trainer.data import Samples
 from potd.trainer.layout import Floats, model_spec
@@ -21,6 +20,7 @@ from tests.attacks.tasks import fashion
 
 SPEC = model_spec("mlp", (16, 8, 4))
 RIG = Rig(SPEC, (4, 4), 4)
+TOLERANCE_NANO = 1_000_000
 ENCODING = EncodingSpec("int8", 64, -24, -4)
 
 
@@ -38,7 +38,21 @@ def known() -> Known:
         return tuple(RIG.gradient(weights[0], batch(seed)) for seed in (1, 2, 3, 0))
 
     chance = np.random.RandomState(5)
-    return Known(RIG, weights[0], batch(0), weights.__getitem__, last, batch(90), group, 4, 20, 1e-3, ENCODING, chance)
+    return Known(
+        RIG,
+        weights[0],
+        batch(0),
+        weights.__getitem__,
+        last,
+        batch(90),
+        group,
+        4,
+        20,
+        1 << 24,
+        TOLERANCE_NANO,
+        ENCODING,
+        chance,
+    )
 
 
 def made(name: str) -> Floats:
@@ -49,7 +63,11 @@ def norm(vector: Floats) -> float:
     return float(np.linalg.norm(vector))
 
 
-@pytest.mark.parametrize("attack", [one for one in ATTACKS.values() if one.auditor is None], ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    "attack",
+    [one for one in ATTACKS.values() if one.auditor is None and one.name != "skipped unseen"],
+    ids=lambda one: one.name,
+)
 def test_every_attack_commits_to_something_else_than_it_was_asked_for(attack: Attack) -> None:
     asked = known()
     vector = attack.vector(asked)
@@ -77,6 +95,14 @@ def test_what_skipping_the_lowest_losses_leaves_out_is_their_gradient_alone() ->
     assert np.allclose(asked.honest - made("lowest losses skipped"), theirs * np.float32(2 / 32), atol=1e-6)
 
 
+@pytest.mark.parametrize(("tolerance_nano", "skipped"), [(0, 0), (10**9, 16)])
+def test_who_skips_unseen_skips_as_much_as_is_tolerated(tolerance_nano: int, skipped: int) -> None:
+    asked = replace(known(), tolerance_nano=tolerance_nano)
+    vector = ATTACKS["skipped unseen"].vector(asked)
+    assert asked.skipped == skipped
+    assert np.array_equal(vector, asked.honest) == (not skipped)
+
+
 def test_the_least_precision_is_the_farthest_away() -> None:
     off = [norm(made(name) - known().honest) / norm(known().honest) for name in ("bf16", "TF32")]
     assert 1e-1 > off[0] > 4 * off[1] > 4e-6
@@ -100,12 +126,9 @@ def test_fang_goes_beyond_what_the_group_found_against_its_mean() -> None:
 def test_who_stays_within_the_band_uses_what_is_tolerated_and_goes_against_its_gradient() -> None:
     asked = known()
     payload = encode(made("within the band"), payload_grid(ENCODING))
-    unit = 2**24
-    norm = isqrt(norm_squared(encode(asked.honest, payload_grid(ENCODING))))
-    far, wrong = distance(payload, asked.honest, norm, 0)
-    reach_nano = asked.reach * unit / norm * 1e9
+    far, wrong = distance(payload, asked.honest, asked.norm, 0)
     assert wrong == 0
-    assert reach_nano / 2 < far <= reach_nano
+    assert 0.45 * TOLERANCE_NANO < far <= 0.9 * TOLERANCE_NANO
     assert float(np.dot(made("within the band") - asked.honest, asked.honest)) < 0
 
 
