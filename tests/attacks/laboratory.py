@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
@@ -29,7 +30,7 @@ from potd.trainer.__main__ import Trainer
 from potd.trainer.data import Samples, decode_shard, gather
 from potd.trainer.device import make_exact
 from potd.trainer.layout import Floats, weights_from_bytes
-from potd.trainer.replay import distance
+from potd.trainer.replay import distance, nearest, neighbours
 from potd.trainer.step import evaluate, gradient
 from potd.trainer.task import Prepared
 from potd.wire.audits import Status
@@ -48,6 +49,7 @@ AUDIT_PPM = Parameters().audit_ppm
 LIAR = 1  # which of them lies as an auditor; the first owns the task
 MINER_TICK_MS = 200  # a miner has little to wait for
 REVEAL_TICKS = 400  # nobody is too late: what is measured are lies
+HOPELESS = 1_000  # times the tolerance
 ROUND_TICKS_MAX = 4_000
 SETTLE_HEIGHTS = 24  # fewer than a network has: most of them are empty
 ESCROW = 10**10
@@ -78,14 +80,14 @@ class RealWorkers(Workers):
 
 @dataclass(frozen=True)
 class Made:
-    """A contribution of one who takes part in the attack, and what the referee finds in its place."""
+    """A contribution of one who takes part in the attack."""
 
+    job: Train
     account: AccountId
     payload: BlobRef
     cheats: bool  # these are not the bytes that were asked for
     moved: float  # by how much it is off them, in the gradient's own unit
     skipped: int  # samples, as far as the attack says so
-    referee: Floats  # computed in float64
 
 
 @dataclass(frozen=True)
@@ -248,10 +250,18 @@ class Laboratory(World):
         )
 
     def _replayed(self, made: Made) -> tuple[int, int]:
-        spec = self.prepared.spec
-        data = read_blob(self.folder, made.payload)[BINDING_BYTES:]
-        payload = decode_payload(data, spec.model.parameters, spec.encoding)
-        return distance(payload, made.referee, self.norm, spec.tolerance_nano)
+        """As an auditor finds it whose rig computes in float64."""
+        spec, batch = self.prepared.spec, self._batch(made.job)
+        payload = decode_payload(
+            read_blob(self.folder, made.payload)[BINDING_BYTES:], spec.model.parameters, spec.encoding
+        )
+        near = neighbours(self._weights(made.job.model))
+        replays = (gradient(spec.model, weights, batch, CPU, torch.float64).vector for weights in near)
+        first = next(replays)
+        found = distance(payload, first, self.norm, spec.tolerance_nano)
+        if found[0] > HOPELESS * spec.tolerance_nano:  # no neighbour is so far away
+            return found
+        return nearest(payload, chain([first], replays), self.norm, spec.tolerance_nano)
 
     # Where the lies are made
 
@@ -305,9 +315,8 @@ class Laboratory(World):
         payload = job.binding + encode_payload(vector, job.spec.encoding)
         asked = job.binding + encode_payload(honest, job.spec.encoding)
         ref = write_blob(self.folder, payload)
-        referee = gradient(self._rig.spec, self._weights(job.model), batch, CPU, torch.float64).vector
         off = self._decoded(payload[BINDING_BYTES:]) - self._decoded(asked[BINDING_BYTES:])
-        self.made.append(Made(node.account, ref, payload != asked, float(np.linalg.norm(off)), known.skipped, referee))
+        self.made.append(Made(job, node.account, ref, payload != asked, float(np.linalg.norm(off)), known.skipped))
         return Trained(job.job, ref, len(job.samples), True, 0, MILLISECONDS)
 
     def _decoded(self, data: bytes) -> Floats:
