@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from potd.ledger.entries import Chains, Phase, Task, chains_key
 from potd.ledger.working import Working
-from potd.wire.audits import CHAIN_AHEAD_ROUNDS, CHAIN_ROUNDS, Chain, hashed
+from potd.wire.audits import CHAIN_AHEAD_ROUNDS, CHAIN_RENEW_ROUNDS, CHAIN_ROUNDS, Chain, hashed
 from potd.wire.ids import AccountId, Digest, TaskId, short
 from potd.wire.rounds import Report
 
-CHAIN_LATEST_ROUNDS = 64  # a chain begins no later than so many rounds after it was published
+CHAIN_LATEST_ROUNDS = 8  # a chain begins no later than so many rounds after it was published
 
 
 def publish(work: Working, operation: Chain) -> str:
@@ -25,10 +25,11 @@ def publish(work: Working, operation: Chain) -> str:
     if not first <= operation.begins <= last:
         return f"chains from round {operation.begins} on, not from one of {first} to {last}"
     known = work.chains(task.id, operation.account)
-    if known is not None and known.begins > task.round:
-        return f"its chains have yet to begin, in round {known.begins}"
+    key = next(seat.key for seat in work.seats if seat.account == operation.account)
+    if known is not None and known.key == key and task.round + CHAIN_RENEW_ROUNDS < known.begins + CHAIN_ROUNDS:
+        return f"its chains go on to round {known.begins + CHAIN_ROUNDS - 1}"
     before = operation.begins - 1
-    entry = Chains(operation.begins, before, operation.seeds, before, operation.lots)
+    entry = Chains(key, operation.begins, before, operation.seeds, before, operation.lots)
     work.put(chains_key(task.id, operation.account), entry)
     return ""
 
@@ -50,17 +51,6 @@ def named_links(work: Working, task: Task, reports: Sequence[Report]) -> dict[Ac
             work.put(chains_key(task.id, account), replace(chains, seeds_round=task.round, seeds=link))
             taken[account] = link
     return taken
-
-
-def owing(work: Working, task: Task, released: Iterable[AccountId]) -> frozenset[AccountId]:
-    """The validators whose chains have begun and that have released no link for this round."""
-    given = set(released)
-    chains = {seat.account: work.chains(task.id, seat.account) for seat in work.seats}
-    return frozenset(
-        account
-        for account, one in chains.items()
-        if one is not None and one.begins <= task.round and account not in given
-    )
 
 
 def has_link(chains: Chains, number: int) -> bool:

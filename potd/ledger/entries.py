@@ -365,6 +365,7 @@ class Chains:
     """The newest links of a validator's two hash chains for a task that the ledger has seen: for each the round whose
     link it is, or would be, if it is the tip: one before the chain begins."""
 
+    key: Key  # the validator's when it published them: they follow from it
     begins: U63
     seeds_round: I64
     seeds: Digest

@@ -43,7 +43,7 @@ def recorded(
     spec: TaskSpec,
     commitments: Sequence[Commitment],
     contributions: Sequence[Contribution],
-    idle: Set[AccountId],  # validators that owed a link for this round
+    released: Set[AccountId],  # validators whose link is in the seed that follows
 ) -> Task:
     """A round has counted: its pay leaves the escrow for what was revealed, and waits in its rows and its pot."""
     slashed = frozenset(work.parting(task.id).slashed)
@@ -79,7 +79,7 @@ def recorded(
             )
         )
     pot = shares * work.parameters.audit_pay_ppm // PPM if is_audited(task, spec) else 0
-    _shared(work, shares - pot, idle)
+    _shared(work, shares - pot, released)
     work.put(window_key(task.id, task.window.begins), task.window)
     work.put(
         past_key(task.id, task.round),
@@ -100,11 +100,11 @@ def recorded(
     return replace(task, miners=miners, escrow_micro=escrow)
 
 
-def _shared(work: Working, amount_micro: int, idle: Set[AccountId]) -> None:
-    """Among the validators that have released a link, or owed none; among all, if nobody has. What does not divide goes
-    the way of fees."""
+def _shared(work: Working, amount_micro: int, released: Set[AccountId]) -> None:
+    """Among the validators that have released a link for the next seed; among all, if nobody has. What does not divide
+    goes the way of fees."""
     paid = work.paid()
-    sharing = tuple(one for one in paid if one not in idle) or paid
+    sharing = tuple(one for one in paid if one in released) or paid
     each = amount_micro // len(sharing) if sharing else 0
     for account in sharing:
         work.credit(account, each)

@@ -200,8 +200,7 @@ def update(work: Working, record: Update) -> Receipt:
         return receipt(name)
     norms = [one.norm for one in record.contributions if one.outcome == Outcome.COUNTED]
     task = replace(task, norm=task.norm or lower_median(norms))
-    idle = chains.owing(work, task, links)
-    task = rewards.recorded(work, task, spec, commitments, record.contributions, idle)
+    task = rewards.recorded(work, task, spec, commitments, record.contributions, links.keys())
     task = replace(
         task,
         model=record.model,

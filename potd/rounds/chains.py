@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from potd.wire.audits import CHAIN_AHEAD_ROUNDS, CHAIN_ROUNDS, Chain, hashed
+from potd.wire.audits import CHAIN_AHEAD_ROUNDS, CHAIN_RENEW_ROUNDS, CHAIN_ROUNDS, Chain, hashed
 from potd.wire.envelope import Signer
 from potd.wire.ids import AccountId, Digest, TaskId
 
-RENEW_ROUNDS = 64  # with fewer rounds left, a pair gives way to the next
 MARGIN_ROUNDS = 1  # that may pass until a pair that was asked for has been taken
 
 
@@ -49,7 +48,7 @@ class Chains:
     def due(self, number: int, chained: Chained | None) -> Chain | None:
         """The next pair, to be published while the task is in this round; None as long as the present one will do, or
         the one that was asked for may yet be taken. Its nonce is left to the asker."""
-        if chained is not None and self._ours(chained) and number + RENEW_ROUNDS <= chained.begins + CHAIN_ROUNDS:
+        if chained is not None and self._ours(chained) and number + CHAIN_RENEW_ROUNDS < chained.begins + CHAIN_ROUNDS:
             return None
         if number + CHAIN_AHEAD_ROUNDS <= self._asked:
             return None

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from potd.ledger import chains
 from potd.ledger.accounts import fee_micro, why_not
 from potd.ledger.chains import has_link
 from potd.ledger.clock import AuditPhase, audit_phase
@@ -584,7 +585,7 @@ def test_a_missing_link_costs_that_rounds_share_and_never_the_bond() -> None:
     assert chains.seeds_round == world.task(here.task).round - 1
 
 
-def test_if_nobody_has_a_link_all_share_and_who_has_no_chain_owes_none() -> None:
+def test_who_has_a_link_in_the_seed_shares_and_if_nobody_has_all_do() -> None:
     here = Audited(audit_pay_ppm=0, fee_per_byte_micro=0)
     world = here.world
     before = [world.account(one).balance_micro for one in range(VALIDATORS)]
@@ -599,7 +600,7 @@ def test_if_nobody_has_a_link_all_share_and_who_has_no_chain_owes_none() -> None
     before = [bare.account(one).balance_micro for one in range(VALIDATORS)]
     bare.played(task, *MINERS, links=(0,))
     gained = [bare.account(one).balance_micro - before[one] for one in range(VALIDATORS)]
-    assert gained[0] == gained[2] == gained[3] > gained[1]
+    assert gained[0] > gained[1] == gained[2] == gained[3]
 
 
 def test_links_that_were_missed_in_between_do_not_stop_a_chain() -> None:
@@ -618,18 +619,28 @@ def test_chains_are_published_for_rounds_whose_seeds_are_unknown() -> None:
     world = World()
     task = world.opened(*MINERS)
     world.played(task, *MINERS)
-    for begins in (0, 2, 66):
-        assert world.reasons(world.chain(0, task, begins)) == [
-            f"chains from round {begins} on, not from one of 3 to 65"
-        ]
-    assert world.reasons(world.chain(0, task, 65)) == [""]
-    assert world.reasons(world.chain(0, task, 3)) == ["its chains have yet to begin, in round 65"]
-    assert world.reasons(world.chain(1, task, 3)) == [""]
-    for _ in range(2):
-        world.played(task, *MINERS)
-    assert world.reasons(world.chain(1, task, 5)) == [""]
+    for begins in (0, 2, 10):
+        assert world.reasons(world.chain(0, task, begins)) == [f"chains from round {begins} on, not from one of 3 to 9"]
+    assert world.reasons(world.chain(0, task, 9)) == [""]
     nowhere = Chain(world.ids[0], world.account(0).nonce, NOTHING, 3, NOTHING, NOTHING)
     assert world.reasons(world.sign(0, nowhere)) == ["there is no task 00000000"]
+
+
+def test_nobody_puts_other_chains_in_the_place_of_those_whose_links_it_does_not_like(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World()
+    task = world.opened(*MINERS)
+    assert world.reasons(world.chain(0, task, 2)) == [""]
+    for _ in range(4):
+        world.played(task, *MINERS)
+        again = world.chain(0, task, world.task(task).round + 2)
+        assert world.reasons(again) == [f"its chains go on to round {CHAIN_ROUNDS + 1}"]
+    number = world.task(task).round
+    monkeypatch.setattr(chains, "CHAIN_RENEW_ROUNDS", CHAIN_ROUNDS + 2 - number - 1)
+    assert world.reasons(world.chain(0, task, number + 2)) != [""]
+    monkeypatch.setattr(chains, "CHAIN_RENEW_ROUNDS", CHAIN_ROUNDS + 2 - number)
+    assert world.reasons(world.chain(0, task, number + 2)) == [""]
 
 
 def test_a_chain_has_links_for_so_many_rounds() -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from potd.rounds.chains import MARGIN_ROUNDS, RENEW_ROUNDS, Chained, Chains
-from potd.wire.audits import CHAIN_AHEAD_ROUNDS, CHAIN_ROUNDS, Chain, hashed
+from potd.rounds.chains import MARGIN_ROUNDS, Chained, Chains
+from potd.wire.audits import CHAIN_AHEAD_ROUNDS, CHAIN_RENEW_ROUNDS, CHAIN_ROUNDS, Chain, hashed
 from potd.wire.envelope import Signer
 from potd.wire.ids import account_id, digest
 
@@ -66,7 +66,7 @@ def test_a_chain_is_the_same_after_a_restart_and_the_two_differ() -> None:
 
 def test_a_chain_gives_way_to_the_next_before_it_ends() -> None:
     known = published()
-    last = known.begins + CHAIN_ROUNDS - RENEW_ROUNDS
+    last = known.begins + CHAIN_ROUNDS - CHAIN_RENEW_ROUNDS - 1
     assert chains().due(last, known) is None
     assert chains().due(last + 1, known) is not None
 
