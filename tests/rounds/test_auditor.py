@@ -210,6 +210,7 @@ def test_it_sends_for_what_it_lacks_and_waits_for_it() -> None:
     wanted = {past().entry.model, *SHARDS, *(row.payload for row in OTHERS)}
     assert {one.ref for one in sent} <= wanted
     assert {one.ref for one in sent} >= {past().entry.model, *(row.payload for row in OTHERS)}
+    assert len({one.ref for one in sent}) == len(sent), "each once"
     assert all(one.holders[:-1] == KEYS for one in sent), "then the miner's own"
     assert bench.replays() == []
     assert [one for one in bench.look() if isinstance(one, Fetch)] == [], "once"
@@ -299,6 +300,15 @@ def test_what_nobody_could_check_any_more_is_not_told() -> None:
     assert bench.asked(Verdict) == []
 
 
+def test_what_is_promised_is_promised_once() -> None:
+    bench = equipped(past())
+    bench.replays()
+    bench.change(replace(past(), promised=promise_in(bench).findings))
+    for _ in range(2 * ASK_TICKS):
+        bench.look()
+    assert len(bench.asked(Promise)) == 1
+
+
 def test_a_restart_tells_what_it_has_promised_without_another_replay() -> None:
     before = equipped(past())
     before.replays(distance=5)
@@ -327,6 +337,14 @@ def test_who_has_forgotten_its_findings_tells_them_only_if_it_finds_the_same_aga
     other.replays(distance=6)
     assert same.asked(Verdict) == [decode(before.notes[findings_note(TASK, FIRST)], Verdict)]
     assert other.asked(Verdict) == []
+
+
+def test_who_has_forgotten_its_findings_is_in_no_hurry_when_it_has_promised() -> None:
+    bench = equipped(replace(past(), closing=True, promised=digest("findings")))
+    bench.look()
+    assert bench.notes == {}, "unable would not be what it has promised"
+    bench.replays()
+    assert decode(bench.notes[findings_note(TASK, FIRST)], Verdict).findings == findings()
 
 
 def test_a_round_whose_time_to_promise_is_over_is_not_replayed() -> None:
@@ -422,6 +440,14 @@ def test_it_does_not_rule_on_what_it_has_promised_to_tell() -> None:
     bench.look()
     assert bench.asked(Ruling) == []
     assert len(bench.asked(Verdict)) == 1
+
+
+def test_what_it_was_unable_to_find_it_replays_for_a_ruling_if_it_can() -> None:
+    noted = replace(noted_verdict(), findings=findings(Status.UNABLE))
+    notes = {findings_note(TASK, FIRST): encode(noted)}
+    bench = equipped(replace(past(), hour=Hour.RULE, contested=(contested(OTHERS[0]),)), notes=notes)
+    assert miners(bench.replays()) == {OTHERS[0].payload}
+    assert ruled(bench) == {OTHERS[0].miner: Status.GOOD}
 
 
 def test_it_says_nothing_of_its_own() -> None:
