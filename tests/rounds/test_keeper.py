@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from potd.rounds.events import Fetch, Retire, Run, Told, Unfetch
-from potd.rounds.keeper import KEEP_ROUNDS
+from potd.rounds.events import Effect, Fetch, Retire, Run, Told, Unfetch
+from potd.rounds.keeper import KEEP_ROUNDS, Desk
 from potd.wire.ids import NO_BLOB
 from potd.wire.jobs import Applied, Apply, Failed
 from tests.rounds.bench import KEYS, SPEC, TRAIN, Bench, blob, only, opened_after
@@ -107,3 +107,15 @@ def test_models_are_kept_for_late_joiners_and_then_let_go() -> None:
         retired += [one for one in bench.keeper.on_changed(view) if isinstance(one, Retire)]
     gone = [ref for one in retired for ref in one.refs]
     assert gone == [blob("model 1"), blob("momentum 1"), blob("aggregate 1")], "the initial weights stay"
+
+
+def test_models_are_kept_as_long_as_a_round_may_be_audited() -> None:
+    assert Desk(set(), iter(()), KEEP_ROUNDS + 5).keep_rounds == KEEP_ROUNDS + 5
+    bench = Bench(0, SPEC.weights)
+    bench.desk.keep_rounds = KEEP_ROUNDS + 1
+    retired: list[Effect] = []
+    for number in range(1, KEEP_ROUNDS + 4):
+        view = opened_after(TRAIN, number)
+        bench.held.update((view.model, view.momentum))
+        retired += [one for one in bench.keeper.on_changed(view) if isinstance(one, Retire)]
+    assert [one.refs[0] for one in retired if isinstance(one, Retire)] == [blob("model 1")]

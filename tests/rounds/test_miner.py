@@ -212,3 +212,16 @@ def test_shards_come_from_the_validators() -> None:
     fetches = [one for one in miner.on_changed(TRAIN) if isinstance(one, Fetch)]
     assert fetches
     assert {one.holders for one in fetches} == {KEYS}
+
+
+def test_it_owes_a_gradient_from_the_opening_of_a_round_until_its_commitment() -> None:
+    bench, miner, _ = ready()
+    assert miner.owes(), "under way"
+    miner.on_answer(DONE)
+    assert not miner.owes()
+    change(bench, miner, revealing(TRAIN))
+    assert not miner.owes()
+    change(bench, miner, opened_after(TRAIN, 4))
+    assert miner.owes(), "due, though its model is not held yet"
+    change(bench, miner, replace(opened_after(TRAIN, 4), seats=()))
+    assert not miner.owes(), "not enrolled"

@@ -8,16 +8,17 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import uvloop
 
 from potd.arithmetic.selftest import GOLDEN
 from potd.node.events import JobDone, WorkerLost, WorkerReady
-from potd.runtime.workers import JOBS_WAITING_MAX, Worker, WorkerCommand, WorkerUnfit, patience_of
+from potd.runtime.workers import ANSWERS, JOBS_WAITING_MAX, Worker, WorkerCommand, WorkerUnfit, patience_of
 from potd.wire.frames import framed
 from potd.wire.ids import NO_BLOB, NOTHING, BlobRef
-from potd.wire.jobs import Apply, Evaluated, Failed, Job, Ready, Train
+from potd.wire.jobs import Answer, Apply, Evaluated, Failed, Job, Ready, Train
 from potd.wire.rules import MEAN
 from potd.wire.tasks import EncodingSpec, ModelSpec, OptimiserSpec, TaskSpec
 
@@ -48,7 +49,7 @@ SPEC = TaskSpec(
 DOUBLE = """
 import os, socket, sys, time
 from potd.wire.frames import read_frame, write_frame
-from potd.wire.jobs import Apply, Evaluated, Failed, Ready
+from potd.wire.jobs import Answer, Apply, Evaluated, Failed, Ready
 connection = socket.socket(fileno=int(sys.argv[1]))
 connection.setblocking(True)
 if os.path.exists(sys.argv[2] + "/unfit"):
@@ -270,3 +271,7 @@ def test_the_arithmetic_greets_with_the_golden_digest_and_gives_a_reason_when_it
 def test_a_gradient_may_take_as_long_as_its_round_and_half_a_minute_at_least() -> None:
     train: Job = Train(1, SPEC, 0, NO_BLOB, (NO_BLOB,), (0,), bytes(32))
     assert patience_of(train) == 120.0
+
+
+def test_every_answer_that_there_is_is_taken_from_a_worker() -> None:
+    assert set(ANSWERS) == set(get_args(Answer))
