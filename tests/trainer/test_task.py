@@ -74,7 +74,7 @@ def test_the_demos_task_is_this_spec() -> None:
         deadline_ticks_min=20,
         deadline_ticks_max=400,
         evaluate_every=10,
-        tolerance_nano=400,
+        tolerance_nano=100,
     )
 
 
