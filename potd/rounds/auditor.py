@@ -43,6 +43,7 @@ ASK_TICKS = 100  # until what was asked and has not come about is asked again
 RETRY_TICKS = 20  # after a replay that failed
 TRIES = 2  # of a replay, until it is given up
 TAKEN_TOGETHER = 4  # contributions whose shards are looked up at a time
+SURE_FACTOR = 2  # beyond so many tolerances a verdict is that it is bad: other rigs, within one of ours, find so, too
 RULINGS_WAITING = 2  # contested contributions of a round, for each who contests, that are replayed at a time
 
 
@@ -62,6 +63,7 @@ class Case:
     drawn: tuple[PastRow, ...]
     verdict: Verdict | None = None  # as it is written down, once all is found
     found: dict[AccountId, Finding] = field(default_factory=dict)  # also of what others contest
+    near: set[AccountId] = field(default_factory=set)  # bad, but so near that others may find it good
     failures: dict[AccountId, int] = field(default_factory=dict)
     blobs: dict[AccountId, tuple[BlobRef, ...]] = field(default_factory=dict)  # that the replay of each takes
     fetched: dict[BlobRef, None] = field(default_factory=dict)  # what was sent for, to be called off
@@ -272,6 +274,8 @@ class Auditor:
                 good = distance <= view.spec.tolerance_nano and exponents == 0
                 status = Status.GOOD if good else Status.BAD
                 case.found[miner] = Finding(miner, status.value, distance)
+                if not good and exponents == 0 and distance <= SURE_FACTOR * view.spec.tolerance_nano:
+                    case.near.add(miner)
                 told: list[Effect] = []
                 if not good:
                     values = (("round", number), ("miner", miner.hex()), ("distance_nano", distance))
@@ -313,7 +317,8 @@ class Auditor:
             return []  # of a chain that is no more ours: nobody could check it
         salt = self._signer.derive("salt of findings", self._task(), past.round.to_bytes(8, "big"))
         unable = (Finding(row.miner, Status.UNABLE.value, 0) for row in case.drawn)
-        findings = tuple(case.found.get(one.miner, one) for one in unable)
+        # A verdict that a quorum contradicts costs a bond, and who sends what is just beyond the tolerance knows that.
+        findings = tuple(one if one.miner in case.near else case.found.get(one.miner, one) for one in unable)
         case.verdict = Verdict(self._account, 0, self._task(), past.round, link, salt, findings)
         name = findings_note(self._task(), past.round)
         self._noted[name] = case.verdict

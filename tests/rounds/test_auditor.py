@@ -260,13 +260,26 @@ def test_a_replay_is_good_within_the_tolerance_and_with_exponents_that_it_explai
     most = SPEC.tolerance_nano
     for distance, exponents, status in (
         (most, 0, Status.GOOD),
-        (most + 1, 0, Status.BAD),
+        (2 * most + 1, 0, Status.BAD),
         (0, 1, Status.BAD),
     ):
         bench = equipped(past())
         bench.replays(distance, exponents)
         noted = decode(bench.notes[findings_note(TASK, FIRST)], Verdict)
         assert noted.findings == findings(status, distance)
+
+
+def test_what_is_just_beyond_the_tolerance_is_not_contested_and_ruled_bad_if_others_do() -> None:
+    """Another rig may find it just within: a verdict would be fined by whoever sends what is just so far off."""
+    for distance in (SPEC.tolerance_nano + 1, 2 * SPEC.tolerance_nano):
+        bench = equipped(past())
+        bench.replays(distance)
+        noted = decode(bench.notes[findings_note(TASK, FIRST)], Verdict)
+        assert noted.findings == findings(Status.UNABLE, 0)
+        told_of = replace(past(), hour=Hour.RULE, contested=(contested(OTHERS[0]),))
+        bench.change(told_of)
+        bench.look()
+        assert ruled(bench) == {OTHERS[0].miner: Status.BAD}
 
 
 def test_what_was_promised_is_told_in_its_time_and_not_before() -> None:
