@@ -175,7 +175,7 @@ def with_row(past: Past, at: int, row: Row) -> Past:
 def _rows(work: Working, task: Task, account: AccountId) -> list[tuple[Past, int, Row]]:
     """An account's contributions to a task, as far as they have not vested."""
     found: list[tuple[Past, int, Row]] = []
-    for past in work.pasts(task):
+    for past in work.pasts_of(task, account):
         at = row_of(past, account)
         if at is not None:
             found.append((past, at, past.rows[at]))

@@ -222,6 +222,11 @@ class Ledger:
     def network(self) -> Digest:
         return self.globals().network
 
+    def names(self, key: bytes, account: AccountId) -> bool:
+        """Whether an entry may say anything of an account: its bytes are somewhere in it."""
+        data = self.entries.get(key)
+        return data is not None and account in data
+
     def _always(self, key: bytes, kind: type[E]) -> E:
         entry = self.read(key, kind)
         assert entry is not None, f"no {kind.__name__} in the state"

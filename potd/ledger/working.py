@@ -110,6 +110,13 @@ class Working:
         pasts = (self.past(task.id, number) for number in range(first, task.round))
         return [one for one in pasts if one is not None]
 
+    def pasts_of(self, task: Task, account: AccountId) -> list[Past]:
+        """Those of them that name an account; others are not even decoded, for each may have thousands of rows."""
+        first = max(0, task.round - vests_after(self.parameters))
+        keys = [past_key(task.id, number) for number in range(first, task.round)]
+        pasts = (self._read(key, Past) for key in keys if key in self._changed or self._ledger.names(key, account))
+        return [one for one in pasts if one is not None]
+
     def window(self, task: TaskId, begins: int) -> Window | None:
         return self._read(window_key(task, begins), Window)
 

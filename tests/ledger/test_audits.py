@@ -12,7 +12,7 @@ from potd.ledger import chains
 from potd.ledger.accounts import fee_micro, why_not
 from potd.ledger.chains import has_link
 from potd.ledger.clock import AuditPhase, audit_phase
-from potd.ledger.entries import Parting, Phase, Standing, task_key
+from potd.ledger.entries import Parting, Phase, Standing, past_of, task_key
 from potd.ledger.state import Ledger, supply
 from potd.wire.audits import CHAIN_ROUNDS, Chain, Finding, Ruling, Status, Verdict
 from potd.wire.codec import encode
@@ -756,6 +756,30 @@ def test_a_ruling_that_comes_when_a_quorum_has_ruled_already_costs_nothing() -> 
     assert here.rule(last, 6, True) == [
         f"nothing of miner {short(here.world.ids[6])} in round {here.round} is contested"
     ]
+
+
+def test_to_slash_a_miner_only_the_rounds_that_it_took_part_in_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of thousands of miners for hundreds of rounds all would take every validator half a minute."""
+    here = Audited(None)
+    world = here.world
+    assert world.reasons(world.enrol(4, here.task)) == [""]
+    here.play(2)
+    here.play(1, *MINERS, 4)
+    took_part = world.task(here.task).round - 1
+    here.play(2)
+    one, two = (world.commitment(4, here.task, salt=digest(name)) for name in ("one", "two"))
+    accusation = world.accuse(7, one, two)
+    read: set[int] = set()
+    known = Ledger.read
+
+    def watched(ledger: Ledger, key: bytes, kind: Any) -> Any:
+        read.update([past[1] for past in [past_of(key)] if past is not None])
+        return known(ledger, key, kind)
+
+    monkeypatch.setattr(Ledger, "read", watched)
+    assert world.reasons(accusation) == [""]
+    assert read == {took_part}
+    assert world.row(here.task, took_part, 4).standing == Standing.SLASHED
 
 
 def test_nobody_buys_itself_out_of_an_audit_by_accusing_itself() -> None:
