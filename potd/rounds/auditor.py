@@ -126,6 +126,8 @@ class Auditor:
         for past in audited.pasts:
             if past.round not in self._cases:
                 self._cases[past.round] = self._taken_up(past)
+        if any(past.closing and past.promised is None for past in audited.pasts):
+            return effects + self._look()  # at once: the update is on its way, and behind it a promise costs a fee
         return effects + self._fetch()
 
     def _taken_up(self, past: PastRound) -> Case:

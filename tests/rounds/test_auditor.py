@@ -379,6 +379,13 @@ def test_what_it_does_not_get_in_time_is_found_unable() -> None:
     assert [one.miner for one in noted.findings if one.status == Status.UNABLE] == [lacking.miner]
 
 
+def test_when_its_time_ends_a_promise_is_made_at_once() -> None:
+    """A sealed round ends as soon as it is revealed: behind its update a promise is refused, and costs a fee."""
+    bench = equipped(past())
+    bench.change(replace(past(), closing=True))
+    assert len(bench.asked(Promise)) == 1
+
+
 def test_a_replay_that_fails_twice_is_found_unable() -> None:
     rows = tuple(row for row in ROWS if row.miner == OTHERS[0].miner)
     bench = equipped(past(rows=rows))
