@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from potd.wire.audits import CHAIN_AHEAD_ROUNDS, CHAIN_RENEW_ROUNDS, CHAIN_ROUNDS, Chain, hashed
 from potd.wire.envelope import Signer
-from potd.wire.ids import AccountId, Digest, TaskId
+from potd.wire.ids import AccountId, Digest, TaskId, digest
 
+SPREAD_ROUNDS = 512  # over which validators renew their pairs: who changes it draws nothing, and not all may at a time
 MARGIN_ROUNDS = 1  # that may pass until a pair that was asked for has been taken
 
 
@@ -34,6 +35,7 @@ class Chains:
         self._signer = signer
         self._account = account
         self._task = task
+        self._renews = CHAIN_RENEW_ROUNDS - int.from_bytes(digest("renewal", account, task)[:8], "big") % SPREAD_ROUNDS
         self._asked = 0  # where the pair begins that was asked for last
         self._known: dict[int, tuple[Sequence[Digest], Sequence[Digest]]] = {}  # by beginning: one pair at a time
 
@@ -48,7 +50,7 @@ class Chains:
     def due(self, number: int, chained: Chained | None) -> Chain | None:
         """The next pair, to be published while the task is in this round; None as long as the present one will do, or
         the one that was asked for may yet be taken. Its nonce is left to the asker."""
-        if chained is not None and self._ours(chained) and number + CHAIN_RENEW_ROUNDS < chained.begins + CHAIN_ROUNDS:
+        if chained is not None and self._ours(chained) and number + self._renews < chained.begins + CHAIN_ROUNDS:
             return None
         if number + CHAIN_AHEAD_ROUNDS <= self._asked:
             return None

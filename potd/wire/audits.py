@@ -17,7 +17,7 @@ from potd.wire.ids import AccountId, Digest, TaskId, digest
 from potd.wire.rounds import MINERS_MAX, Outcome
 
 CHAIN_ROUNDS = 1024  # for which one pair of chains is good
-CHAIN_RENEW_ROUNDS = 64  # with so many rounds left or fewer, a pair may give way to the next
+CHAIN_RENEW_ROUNDS = 576  # with so many rounds left or fewer, a pair may give way to the next
 CHAIN_AHEAD_ROUNDS = 2  # a chain counts from so many rounds after it was published on: their seeds are unknown then
 PROBATION_PPM = 500_000  # of the contributions of miners on probation, that the honest validators replay
 PPM = 1_000_000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from potd.rounds.chains import MARGIN_ROUNDS, Chained, Chains
+from potd.rounds.chains import MARGIN_ROUNDS, SPREAD_ROUNDS, Chained, Chains
 from potd.wire.audits import CHAIN_AHEAD_ROUNDS, CHAIN_RENEW_ROUNDS, CHAIN_ROUNDS, Chain, hashed
 from potd.wire.envelope import Signer
 from potd.wire.ids import account_id, digest
@@ -66,9 +66,28 @@ def test_a_chain_is_the_same_after_a_restart_and_the_two_differ() -> None:
 
 def test_a_chain_gives_way_to_the_next_before_it_ends() -> None:
     known = published()
-    last = known.begins + CHAIN_ROUNDS - CHAIN_RENEW_ROUNDS - 1
+    last = renewed(chains(), known)
+    left = known.begins + CHAIN_ROUNDS - (last + 1)
+    assert CHAIN_RENEW_ROUNDS - SPREAD_ROUNDS < left <= CHAIN_RENEW_ROUNDS
     assert chains().due(last, known) is None
     assert chains().due(last + 1, known) is not None
+
+
+def renewed(ours: Chains, known: Chained) -> int:
+    """The last round in which this pair will do."""
+    return next(number for number in range(known.begins, known.begins + CHAIN_ROUNDS) if ours.due(number + 1, known))
+
+
+def test_validators_whose_chains_began_together_do_not_change_them_together() -> None:
+    """Who changes its pair draws nothing for a while; if all did, a miner would know when nobody looks."""
+    rounds = []
+    for index in range(30):
+        signer = Signer(bytes([index]) * 32, NETWORK)
+        ours = Chains(signer, account_id(signer.key), TASK)
+        chain = ours.due(0, None)
+        assert chain is not None
+        rounds.append(renewed(ours, taken(chain)))
+    assert max(sum(first <= one < first + 16 for one in rounds) for first in rounds) <= len(rounds) // 5
 
 
 def test_links_that_the_ledger_has_seen_since_leave_the_chain_ours() -> None:
