@@ -13,7 +13,6 @@ import logging
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol, assert_never
 
@@ -186,16 +185,15 @@ class Pump:
 
     async def run(self) -> None:
         """Until cancelled. Raises OSError when the disk fails, and whatever the machine raises, which is our bug."""
-        with ThreadPoolExecutor(1, thread_name_prefix="journal") as thread:
-            await self._carry_out(self._machine.start(), thread)
-            while True:
-                await self._filled.wait()
-                taken, effects = self._drain()
-                await self._carry_out(effects, thread)
-                for one in taken:
-                    if one.done is not None and not one.done.done():
-                        one.done.set_result(None)
-                await asyncio.sleep(0)  # the network and the workers have their turn, however full the inbox is
+        self._carry_out(self._machine.start())
+        while True:
+            await self._filled.wait()
+            taken, effects = self._drain()
+            self._carry_out(effects)
+            for one in taken:
+                if one.done is not None and not one.done.done():
+                    one.done.set_result(None)
+            await asyncio.sleep(0)  # the network and the workers have their turn, however full the inbox is
 
     def _drain(self) -> tuple[list[_Waiting], list[Effect]]:
         """Step what waits, within bounds. Returns what was taken and what it brought."""
@@ -267,9 +265,11 @@ class Pump:
         if name in self.dropped or len(self.dropped) < NAMES_MAX:
             self.dropped[name] += 1
 
-    async def _carry_out(self, effects: Sequence[Effect], thread: ThreadPoolExecutor) -> None:
+    def _carry_out(self, effects: Sequence[Effect]) -> None:
         """Effects in order; everything from the first write on waits until all writes are durable, unless nothing waits
-        for any of them."""
+        for any of them.
+
+        The machine takes no input meanwhile: handing the sync to another thread costs more than this one could do."""
         writes: list[Write] = [one for one in effects if isinstance(one, WRITES)]
         if all(isinstance(one, OWED) for one in writes):
             if writes and not self._journal.owes:
@@ -284,7 +284,7 @@ class Pump:
             self._do(effect)
         if overdue or first < len(effects):
             began = time.perf_counter()
-            await asyncio.get_running_loop().run_in_executor(thread, self._journal.commit, () if overdue else writes)
+            self._journal.commit(() if overdue else writes)
             self.syncs += 1
             self.sync_s += time.perf_counter() - began
         for effect in effects[first:]:
