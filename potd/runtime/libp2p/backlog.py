@@ -34,10 +34,14 @@ class Backlog:
     def _make_room(self) -> None:
         self._room.set()
 
+    @property
+    def full(self) -> bool:
+        return self._put - self._taken > BACKLOG_BYTES_MAX
+
     async def wait_for_room(self) -> None:
-        while self._put - self._taken > BACKLOG_BYTES_MAX:
+        while self.full:
             if self._room.is_set():
                 self._room = trio.Event()
             self._awaited = True  # before looking again: what is taken after that makes room
-            if self._put - self._taken > BACKLOG_BYTES_MAX:
+            if self.full:
                 await self._room.wait()

@@ -161,7 +161,7 @@ class Connections:
 
     # --- streams on them ---
 
-    async def open_to(self, peer: Peer, protocol: TProtocol) -> INetStream:
+    async def open_to(self, peer: Peer, protocol: TProtocol) -> patches.Stream:
         """A new stream on a connection on which the peer said who it is, the newest first."""
         for conn, connection in reversed(list(peer.connections.items())):
             if connection.instance is not None and connection.instance == peer.instance and not conn.is_closed:

@@ -28,6 +28,11 @@ class Bucket:
         self._tokens -= units
         return max(0.0, -self._tokens / self._allowance.rate)
 
+    def has(self, units: float, now: float) -> bool:
+        """Whether nobody would have to wait for the units."""
+        self._refill(now)
+        return self._tokens >= units
+
     def allows(self, now: float) -> bool:
         """Take one unit if there is one."""
         self._refill(now)

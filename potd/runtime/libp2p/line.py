@@ -39,6 +39,7 @@ class Line:
         self._noise = session.conn
         self._tcp = tcp
         self._sealed = b""  # the beginning of a Noise message
+        self.unsent = b""  # of what was written: the socket was full
         self.opened = bytearray(session._drain(None))  # deciphered, and not yet taken
 
     async def fill(self, count: int) -> None:
@@ -61,21 +62,27 @@ class Line:
         del self.opened[:count]
         return taken
 
-    async def write(self, data: bytes) -> None:
-        """Write all of it, even when cancelled meanwhile. Raises ConnectionClosedError."""
-        sealed = memoryview(self._seal(data))
+    def write_now(self, data: bytes) -> None:
+        """Write what there is room for, and leave the rest to the next `write`. Raises ConnectionClosedError."""
+        sealed = self.unsent + self._seal(data)
         try:
             sent = os.write(self._tcp.socket.fileno(), sealed)
         except BlockingIOError:
             sent = 0
         except OSError as error:
             raise ConnectionClosedError(f"cannot be written: {error}", transport="tcp") from error
-        if sent < len(sealed):
+        self.unsent = sealed[sent:]
+
+    async def write(self, data: bytes) -> None:
+        """Write all of it, even when cancelled meanwhile. Raises ConnectionClosedError."""
+        self.write_now(data)
+        if self.unsent:
             with trio.CancelScope(shield=True):
                 try:
-                    await self._tcp.send_all(sealed[sent:])
+                    await self._tcp.send_all(self.unsent)
                 except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                     raise ConnectionClosedError("closed while writing", transport="tcp") from error
+            self.unsent = b""
         elif len(data) > SHARE_BYTES:
             await trio.lowlevel.cancel_shielded_checkpoint()
 

@@ -10,10 +10,11 @@ listener (it shares its port with anyone, hides that a port is taken, and never 
 replaced in `listening` and `dialling`.
 """
 
+import contextlib
 import logging
 import struct
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from importlib.metadata import version
 from typing import Any, Final, cast
 
@@ -57,7 +58,7 @@ from libp2p.stream_muxer.muxer_multistream import MuxerMultistream
 from libp2p.stream_muxer.yamux.yamux import Yamux, YamuxStream
 from multiaddr import Multiaddr
 
-from potd.runtime.libp2p.line import Line, tcp_under
+from potd.runtime.libp2p.line import SHARE_BYTES, Line, tcp_under
 
 HEADER: Final = struct.Struct(yamux_module.YAMUX_HEADER_FORMAT)
 BODY_S: Final = 60.0  # for what a header has announced
@@ -68,6 +69,7 @@ GOSSIP_QUEUE_MAX: Final = 1_024
 READ_BYTES: Final = 64 << 10
 
 Refuse = Callable[[ID | None, str, str], None]  # peer, protocol, reason
+Listener = Callable[[bytes], bool]  # takes what has come on a stream, or says that it will be read
 
 
 # --- the muxer ---
@@ -107,7 +109,7 @@ class _Frames(Line):
     0.8.1 takes every frame of some bytes of a stream through four locks, and so turns of the scheduler.
     """
 
-    def __init__(self, muxer: Yamux, session: SecureSession, tcp: trio.SocketStream) -> None:
+    def __init__(self, muxer: "Muxer", session: SecureSession, tcp: trio.SocketStream) -> None:
         super().__init__(session, tcp)
         self._muxer = muxer
 
@@ -140,8 +142,13 @@ class _Frames(Line):
         stream = self._muxer.streams.get(stream_id)
         if stream is None:
             return  # closed while its frame was on the way
-        self._muxer.stream_buffers[stream_id].extend(body)
-        stream.recv_window = max(0, stream.recv_window - len(body))
+        buffer, listener = self._muxer.stream_buffers[stream_id], self._muxer.listeners.get(stream_id)
+        left = stream.recv_window - len(body)
+        if listener is not None and not buffer and 2 * left > stream.target_recv_window and listener(body):
+            stream.recv_window = left
+            return
+        buffer.extend(body)
+        stream.recv_window = max(0, left)
         self._muxer.stream_events[stream_id].set()
 
 
@@ -152,6 +159,7 @@ class Muxer(Yamux):
         super().__init__(*given, **named)
         # 0.8.1 warns when a peer ignores its window and goes on buffering, without end.
         self.stream_buffers = _Buffers(self.streams)
+        self.listeners: dict[int, Listener] = {}  # by stream
         tcp = tcp_under(self.secured_conn)
         self.line = _Frames(self, cast(SecureSession, self.secured_conn), tcp) if tcp is not None else None
         if self.line is not None:
@@ -203,7 +211,57 @@ class Stream(NetStream):
         await _update_window(muxed, bytes_read=len(taken))
         return taken
 
+    @contextlib.contextmanager
+    def heard_by(self, listener: Listener) -> Iterator[None]:
+        """Meanwhile the listener has what comes, in the muxer's turn, unless something waits to be read or the peer is
+        to be given credit."""
+        listeners, name = self._muxer.listeners, cast(YamuxStream, self.muxed_stream).stream_id
+        listeners[name] = listener
+        try:
+            yield
+        finally:
+            del listeners[name]
+
     async def write(self, data: bytes) -> None:
+        muxer = self._free_for(data)
+        if muxer is None:
+            await super().write(data)
+            return
+        try:
+            await muxer._write_frame(self._frame(data))
+        except Exception as error:
+            self._state = StreamState.ERROR
+            raise StreamError(f"cannot be written: {error}") from error
+
+    def write_now(self, data: bytes) -> bool:
+        """Write without waiting. False if that cannot be, and nothing was written; what has found no room in the socket
+        waits for `flush`."""
+        muxer = self._free_for(data)
+        if muxer is None or muxer.line is None or muxer._write_lock.locked() or len(data) > SHARE_BYTES:
+            return False
+        try:
+            muxer.line.write_now(self._frame(data))
+        except Exception:  # the next write says what it was
+            self._state = StreamState.ERROR
+            return False
+        return True
+
+    @property
+    def flushed(self) -> bool:
+        """Whether nothing that was written on its connection waits for room."""
+        line = self._muxer.line
+        return line is None or not line.unsent
+
+    async def flush(self) -> None:
+        """Have it sent. Raises ConnectionClosedError."""
+        await self._muxer._write_frame(b"")
+
+    @property
+    def _muxer(self) -> Muxer:
+        return cast(Muxer, cast(YamuxStream, self.muxed_stream).conn)
+
+    def _free_for(self, data: bytes) -> Muxer | None:
+        """The muxer, if it may have this in one frame at once."""
         muxed = self.muxed_stream
         if (
             not isinstance(muxed, YamuxStream)
@@ -215,15 +273,13 @@ class Stream(NetStream):
             or muxed.send_window < len(data)
             or len(data) > FRAME_BYTES - yamux_module.HEADER_SIZE
         ):
-            await super().write(data)
-            return
+            return None
+        return muxed.conn
+
+    def _frame(self, data: bytes) -> bytes:
+        muxed = cast(YamuxStream, self.muxed_stream)
         muxed.send_window -= len(data)
-        header = HEADER.pack(0, yamux_module.TYPE_DATA, 0, muxed.stream_id, len(data))
-        try:
-            await muxed.conn._write_frame(header + data)
-        except Exception as error:
-            self._state = StreamState.ERROR
-            raise StreamError(f"cannot be written: {error}") from error
+        return HEADER.pack(0, yamux_module.TYPE_DATA, 0, muxed.stream_id, len(data)) + data
 
 
 _UNREADABLE: Final = (StreamState.ERROR, StreamState.RESET)

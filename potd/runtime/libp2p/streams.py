@@ -93,6 +93,20 @@ def framed(body: bytes) -> bytes:
     return LENGTH.pack(len(body)) + body
 
 
+def unframed(data: bytes, bytes_max: int) -> list[bytes] | None:
+    """The length-prefixed frames that this consists of; None if there is more to it, or one is longer than that."""
+    found = []
+    at = 0
+    while at + LENGTH.size <= len(data):
+        (size,) = LENGTH.unpack_from(data, at)
+        begin = at + LENGTH.size
+        at = begin + size
+        if size > bytes_max:
+            return None
+        found.append(data[begin:at])
+    return found if at == len(data) else None
+
+
 @contextlib.asynccontextmanager
 async def kept(stream: INetStream) -> AsyncIterator[None]:
     """Reset the stream if the block fails or is cancelled; half-spoken streams are good for nothing."""
@@ -114,12 +128,12 @@ async def write(stream: INetStream, head: bytes, body: bytes) -> None:
         await stream.write(body[start : start + WRITE_BYTES])
 
 
-async def open_stream(conn: SwarmConn, protocol: TProtocol, patience_s: float) -> INetStream:
+async def open_stream(conn: SwarmConn, protocol: TProtocol, patience_s: float) -> patches.Stream:
     """A new stream on this connection. Raises NotSpoken, or what BROKEN names.
 
     Says at once what 0.8.1 says in two turns, and tells "no" from silence, which it does not.
     """
-    stream = await conn.new_stream()
+    stream = cast(patches.Stream, await conn.new_stream())
     async with kept(stream):
         talk = MultiselectCommunicator(stream)
         try:

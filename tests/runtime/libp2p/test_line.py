@@ -1,5 +1,6 @@
 import socket
 from collections.abc import Awaitable, Callable
+from typing import cast
 
 import pytest
 import trio
@@ -127,6 +128,23 @@ def test_a_write_into_a_full_socket_is_finished_though_its_task_is_cancelled() -
     on_sessions(work)
 
 
+def test_what_found_no_room_goes_before_what_is_written_next() -> None:
+    async def work(near: ISecureConn, far: ISecureConn) -> None:
+        writing, reading = line(near), line(far)
+        large = bytes(8 << 20)
+        writing.write_now(large)
+        assert writing.unsent
+        writing.write_now(b"second")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(writing.write, b"third")
+            await reading.fill(len(large) + 11)
+        assert reading.take(len(large)) == large
+        assert reading.take(11) == b"secondthird"
+        assert not writing.unsent
+
+    on_sessions(work)
+
+
 def test_a_connection_that_ends_raises_at_both_ends() -> None:
     async def work(near: ISecureConn, far: ISecureConn) -> None:
         writing, reading = line(near), line(far)
@@ -146,6 +164,41 @@ def test_a_frame_that_breaks_the_cipher_ends_the_connection() -> None:
         await tcp.send_all(b"\x00\x20" + bytes(32))
         with pytest.raises(Exception, match="authentication"):
             await reading.fill(1)
+
+    on_sessions(work)
+
+
+def test_a_listener_hears_what_comes_until_something_is_to_be_read_or_the_peer_needs_credit() -> None:
+    async def work(near: ISecureConn, far: ISecureConn) -> None:
+        patches.apply()
+        ends = [patches.Muxer(near, ID(b"far"), is_initiator=True), patches.Muxer(far, ID(b"near"), is_initiator=False)]
+        async with trio.open_nursery() as nursery:
+            for end in ends:
+                nursery.start_soon(end.start)
+                await end.event_started.wait()
+            ours = await ends[0].open_stream()
+            await ours.write(b"open")
+            theirs = cast(yamux.YamuxStream, await ends[1].accept_stream())
+            assert await theirs.read(4) == b"open"
+            heard: list[bytes] = []
+
+            def listen(body: bytes) -> bool:
+                heard.append(body)
+                return body != b"left"
+
+            ends[1].listeners[theirs.stream_id] = listen
+            for body in (b"one", b"two", b"left", b"behind it"):
+                await ours.write(body)
+                await trio.testing.wait_all_tasks_blocked(0.05)
+            assert heard == [b"one", b"two", b"left"]
+            assert await theirs.read() == b"leftbehind it"
+            half = bytes(yamux.DEFAULT_WINDOW_SIZE // 2)
+            await ours.write(half)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            assert heard == [b"one", b"two", b"left"]
+            assert await theirs.read() == half
+            for end in ends:
+                await end.close()
 
     on_sessions(work)
 

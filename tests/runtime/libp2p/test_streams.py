@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import trio
 
-from potd.runtime.libp2p.streams import LENGTH, WRITE_BYTES, Nonsense, Reader, write
+from potd.runtime.libp2p.streams import LENGTH, WRITE_BYTES, Nonsense, Reader, framed, unframed, write
 from potd.runtime.network import FRAME_BYTES_MAX
 
 
@@ -73,3 +73,12 @@ def test_what_is_written_is_whole_and_in_pieces_that_fit(size: int) -> None:
         assert max(map(len, wire.written)) <= WRITE_BYTES
 
     trio.run(run)
+
+
+def test_frames_are_taken_apart_if_they_are_whole_and_none_too_long() -> None:
+    frames = [b"one", b"", b"three"]
+    data = b"".join(map(framed, frames))
+    assert unframed(data, 5) == frames
+    assert unframed(data, 4) is None
+    assert unframed(b"", 5) == []
+    assert all(unframed(data[:end], 5) is None for end in range(len(data)) if end not in (0, 7, 11))
