@@ -193,7 +193,8 @@ class Pump:
             for one in taken:
                 if one.done is not None and not one.done.done():
                     one.done.set_result(None)
-            await asyncio.sleep(0)  # the network and the workers have their turn, however full the inbox is
+            if self._inbox:
+                await asyncio.sleep(0)  # the network and the workers have their turn, however full the inbox is
 
     def _drain(self) -> tuple[list[_Waiting], list[Effect]]:
         """Step what waits, within bounds. Returns what was taken and what it brought."""
