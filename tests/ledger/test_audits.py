@@ -552,6 +552,32 @@ def test_a_part_of_the_validators_share_is_for_what_was_found_and_told() -> None
     assert [one - common for at, one in enumerate(gained) if at != who] == [0, 0, 0]
 
 
+def test_rulings_and_what_could_not_be_replayed_have_no_part_in_a_pot() -> None:
+    here = Audited(audit_pay_ppm=500_000, fee_per_byte_micro=0)
+    world = here.world
+    while len(here.auditors(5)) < 2:
+        here.play()
+    here.round = world.task(here.task).round - 1
+    pot = world.past(here.task, here.round).pot_micro
+    first, second, *_ = here.auditors(5)
+    unable = [Finding(one.miner, Status.UNABLE.value, 0) for one in world.findings(second, here.task, here.round)]
+    assert here.promise(first, (5,)) == [""]
+    assert world.reasons(world.promise(second, here.task, here.round, unable)) == [""]
+    here.play(3)
+    assert here.tell(first, (5,)) == [""]
+    assert world.reasons(world.verdict(second, here.task, here.round, unable)) == [""]
+    assert here.rule(second, 5, True) == [""]
+    while world.task(here.task).round < here.round + 4:
+        here.play()
+    before = [world.account(one).balance_micro for one in range(VALIDATORS)]
+    here.play()
+    gained = [world.account(one).balance_micro - before[one] for one in range(VALIDATORS)]
+    found = len(world.drawn(first, here.task, here.round))
+    others = [gained[one] for one in range(VALIDATORS) if one != first]
+    assert others == [min(gained)] * 3
+    assert gained[first] - min(gained) == pot // found * found
+
+
 def test_a_pot_without_findings_goes_to_the_validators() -> None:
     here = Audited(audit_pay_ppm=1_000_000, fee_per_byte_micro=0)
     world = here.world
@@ -597,6 +623,7 @@ def test_who_has_a_link_in_the_seed_shares_and_if_nobody_has_all_do() -> None:
     bare.execute(bare.chain(0, task), bare.chain(1, task))
     for _ in range(2):
         bare.played(task, *MINERS)
+    bare.execute(bare.chain(3, task))  # it has yet to begin
     before = [bare.account(one).balance_micro for one in range(VALIDATORS)]
     bare.played(task, *MINERS, links=(0,))
     gained = [bare.account(one).balance_micro - before[one] for one in range(VALIDATORS)]

@@ -7,6 +7,7 @@ import pytest
 from potd.ledger import bonds as bonds_module
 from potd.ledger.entries import FOR_EVER, Bond, Past, Phase, Standing, Window
 from potd.ledger.state import entries_of, supply
+from potd.wire.genesis import SUPPLY_MAX
 from potd.wire.rounds import Outcome, flags_of
 from tests.ledger.world import BALANCE, World
 
@@ -65,7 +66,10 @@ def test_a_task_without_pay_locks_nothing() -> None:
 def test_a_bond_that_nobody_can_have_is_an_amount_all_the_same() -> None:
     world = World(**{**QUICK, "bond_rounds": 2**32 - 1})
     task = world.opened(escrow_micro=900_000_000, pay_micro=10_000_000, miners_min=1)
-    assert world.reasons(world.enrol(5, task, 3)) == [""]
+    assert world.reasons(world.enrol(5, task, 4)) == [""]
+    locked = bond(world, task, 5)
+    assert locked is not None
+    assert locked.required_micro == SUPPLY_MAX
     assert on_probation(world, task, 5)
 
 
