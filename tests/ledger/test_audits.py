@@ -435,6 +435,17 @@ def test_a_verdict_that_a_quorum_contradicts_costs_its_author_what_the_miner_wou
     assert supply(here.world.ledger) == here.world.ledger.globals().supply_micro
 
 
+def test_a_fine_is_at_most_what_there_is() -> None:
+    here = Audited(seat_bond_micro=1_000)
+    liar = here.contested()
+    before = here.world.account(5).balance_micro
+    for who in (who for who in range(VALIDATORS) if who != liar):
+        assert here.rule(who, 5, False) == [""]
+    assert here.world.account(5).balance_micro == before + 1_000
+    assert here.bond(liar) == 0
+    assert supply(here.world.ledger) == here.world.ledger.globals().supply_micro
+
+
 def test_who_has_called_good_what_others_called_bad_is_not_fined() -> None:
     here = Audited()
     while len(here.auditors(5)) < 2:
