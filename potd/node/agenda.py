@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from potd.wire.audits import Ruling
+from potd.ledger.evidence import commitment
+from potd.wire.audits import Ruling, Verdict
 from potd.wire.blocks import BATCH_BYTES_MAX, Batch, Record, record_digest
 from potd.wire.codec import Malformed, decode, encode
 from potd.wire.envelope import Signed, Verified
 from potd.wire.ids import AccountId, Digest, TaskId, task_id
-from potd.wire.operations import OPERATIONS, Enrol, Leave, Operation, Submit
+from potd.wire.operations import OPERATIONS, Accuse, Enrol, Leave, Operation, Submit
 from potd.wire.rounds import Evaluation, Seal, Update
 
 OPERATIONS_MAX = 4096
@@ -227,7 +228,10 @@ def touches(record: Record) -> set[TaskId]:
     match body:
         case Submit():
             return {task_id(encode(record))}
-        case Enrol() | Leave() | Ruling():  # by a ruling a miner may have to leave
+        case Enrol() | Leave() | Verdict() | Ruling():  # by the last two a miner may have to leave
             return {body.task}
+        case Accuse():
+            word = commitment(body.evidence)  # who has committed twice has to leave, too
+            return {word.task} if word is not None else set()
         case _:
             return set()

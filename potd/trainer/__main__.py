@@ -25,11 +25,11 @@ os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
 
 import torch
 
-from potd.arithmetic.quantise import Blocks, decode_payload, encode_payload
+from potd.arithmetic.quantise import Blocks, decode_payload, encode_payload, payload_grid
 from potd.trainer.data import Cache, Samples, decode_shard, gather
 from potd.trainer.device import RIG_CLASS, description, make_exact, open_device
 from potd.trainer.layout import Floats, classes, features, parameters, weights_from_bytes
-from potd.trainer.replay import nearest, neighbours
+from potd.trainer.replay import FAR_NANO, nearest, neighbours
 from potd.trainer.step import evaluate, gradient
 from potd.trainer.weights import self_test
 from potd.wire.blobs import read_blob, write_blob
@@ -88,8 +88,11 @@ class Trainer:
     def _replay(self, job: Replay, began: float) -> Replayed:
         if job.norm == 0:
             raise ValueError("a norm of 0: there is no unit for the distance")
-        payload = self._payload(job)
         spec = job.spec.model
+        try:
+            payload = self._payload(job)
+        except Malformed:  # of a miner on probation, whose contribution nobody had to decode
+            return Replayed(job.job, FAR_NANO, payload_grid(job.spec.encoding).blocks(spec.parameters), _since(began))
         batch = gather((self._shard(spec, ref) for ref in job.shards), job.samples)
         weights = self._model(spec, job.model)
         replays = (gradient(spec, near, batch, self._device).vector for near in neighbours(weights))

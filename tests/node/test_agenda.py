@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from potd.ledger.accounts import NONCES_AHEAD
-from potd.node.agenda import AGAIN_TICKS, OPERATION_BYTES_MAX, OPERATIONS_BYTES_MAX, OPERATIONS_MAX, Agenda
+from potd.node.agenda import AGAIN_TICKS, OPERATION_BYTES_MAX, OPERATIONS_BYTES_MAX, OPERATIONS_MAX, Agenda, touches
+from potd.wire.audits import Finding, Ruling, Status, Verdict
 from potd.wire.blocks import Batch, record_digest
+from potd.wire.consensus import Commit
 from potd.wire.envelope import Signed, Signer, Verified, attestation_of
-from potd.wire.ids import NO_BLOB, AccountId, account_id, digest
+from potd.wire.ids import NO_BLOB, NOTHING, AccountId, account_id, digest
 from potd.wire.operations import Accuse, Enrol, Operation, Transfer
-from potd.wire.rounds import Evaluation, Seal, Update
+from potd.wire.rounds import Commitment, Evaluation, Seal, Update
 
 NETWORK = digest("network")
 TASK = digest("task")
@@ -189,6 +193,25 @@ def test_a_rounds_record_is_never_put_behind_another_of_its_task() -> None:
     agenda.add_record(evaluation(3))
     assert agenda.take(512, from_zero) == Batch((seal(4), evaluation(3)))
     assert agenda.take(512, from_zero) == Batch((update(4),))
+
+
+def test_whatever_may_slash_a_miner_touches_its_task() -> None:
+    """What is judged of an update behind it in one batch would not be what is executed."""
+    signer = SIGNERS[0]
+    who, found = account_id(signer.key), Finding(account_id(SIGNERS[1].key), Status.BAD.value, 10**6)
+    words = [replace(commitment(), salt=digest(salt)) for salt in ("one", "other")]
+    for body in (
+        Verdict(who, 0, TASK, 3, NOTHING, NOTHING, (found,)),
+        Ruling(who, 0, TASK, 3, found),
+        Accuse(who, 0, tuple(SIGNERS[1].sign(word) for word in words)),
+    ):
+        assert touches(signer.sign(body)) == {TASK}
+    votes = [Commit(0, 1, digest(batch)) for batch in ("one", "other")]
+    assert touches(signer.sign(Accuse(who, 0, tuple(SIGNERS[1].sign(vote) for vote in votes)))) == set()
+
+
+def commitment() -> Commitment:
+    return Commitment(TASK, 3, account_id(SIGNERS[1].key), NOTHING, NO_BLOB, 8, False, 0, NOTHING, "float32", NOTHING)
 
 
 def test_seals_and_updates_of_past_rounds_are_dropped_and_their_evaluations_kept() -> None:
