@@ -142,6 +142,8 @@ def balance(account: str | None, home: Path, as_json: bool, patience_s: float) -
     rows = [("account", answer["account"]), ("balance", amount(answer["balance_micro"]))]
     if "earned_micro" in answer:
         rows.append(("earned", amount(answer["earned_micro"])))
+    if answer.get("bonds_micro"):
+        rows.append(("in bonds", amount(answer["bonds_micro"])))
     click.echo(pairs(rows))
 
 

@@ -38,6 +38,7 @@ LOSSES = ("cross_entropy",)
 OPTIMISERS = ("sgd", "nesterov")
 ENCODINGS = ("int8",)
 RIG_CLASSES = ("float32",)
+TOLERANCE_MIN_NANO = 100  # with less an owner could have miners slashed whose rigs are as good as any
 
 _CODE_MAX = 127  # of an int8 code
 
@@ -83,6 +84,8 @@ def spec_problems(spec: TaskSpec) -> tuple[str, ...]:
         problems.append(f"exponents from {spec.encoding.exponent_min} down to {spec.encoding.exponent_max}")
     elif not unsound and units_max(spec) < spec.miners_min:
         problems.append(f"sums of {spec.miners_min} units could overflow, at most {units_max(spec)} units fit")
+    if 0 < spec.tolerance_nano < TOLERANCE_MIN_NANO:
+        problems.append(f"a tolerance of {spec.tolerance_nano}, at least {TOLERANCE_MIN_NANO} or 0 for no audits")
     if spec.deadline_ticks_min > spec.deadline_ticks_max:
         problems.append(f"a deadline of at least {spec.deadline_ticks_min} and at most {spec.deadline_ticks_max} ticks")
     if spec.miners_min > MINERS_MAX:

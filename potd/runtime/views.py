@@ -46,12 +46,15 @@ def task_view(node: Node, task: Task) -> dict[str, Any]:
         told["measured_round"] = newest.round
     seat = task.miner(node.account)
     if seat is not None:
+        bond = node.ledger.bond(task.id, node.account)
         told["mine"] = {
             "units": seat.units,
             "units_next": seat.units_next,
             "missed": seat.missed,
             "suspended": seat.suspended,
             "earned_micro": seat.earned_micro,
+            "probation": seat.probation,
+            "bond_micro": bond.amount_micro if bond is not None else 0,
         }
     return told
 
@@ -85,6 +88,7 @@ def balance_view(node: Node, account: AccountId) -> dict[str, Any]:
         "balance_micro": held.balance_micro if held is not None else 0,
         "nonce": held.nonce if held is not None else 0,
         "earned_micro": earned_micro(node, account),
+        "bonds_micro": bonds_micro(node, account),
         "known": held is not None,
     }
 
@@ -141,6 +145,12 @@ def earned_micro(node: Node, account: AccountId) -> int:
     """By mining, in the tasks that it is enrolled for."""
     seats = (task.miner(account) for task in node.ledger.tasks())
     return sum(seat.earned_micro for seat in seats if seat is not None)
+
+
+def bonds_micro(node: Node, account: AccountId) -> int:
+    """What it has locked for enrolments, those that it has left included."""
+    bonds = (node.ledger.bond(task, account) for task in node.ledger.task_ids())
+    return sum(bond.amount_micro for bond in bonds if bond is not None)
 
 
 def node_view(node: Node, running: Iterable[Job]) -> dict[str, Any]:

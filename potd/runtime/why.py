@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+from potd.ledger.clock import vests_after
 from potd.ledger.entries import Miner, Past, Phase, Row, Standing, Task, Voice, past_key
 from potd.ledger.state import Ledger
 from potd.ledger.training import sealed_commitments
@@ -54,7 +55,7 @@ def why_view(
 
 def _without_entry(parameters: Parameters, task: Task, number: int) -> str:
     """Why the ledger holds nothing of a round."""
-    vest = parameters.vest_rounds
+    vest = vests_after(parameters)
     if number > task.round or (number == task.round and task.phase in (Phase.WAITING, Phase.ASLEEP, Phase.DONE)):
         return f"round {number} has not begun: the task stands before round {task.round}"
     if number == task.round and task.phase == Phase.TRAINING:
@@ -108,7 +109,7 @@ def _contribution(parameters: Parameters, task: Task, spec: TaskSpec, past: Past
         "norm": row.norm * step,
         "task_norm": task.norm * step,
         "pay_micro": row.pay_micro,
-        "vests_round": past.round + parameters.vest_rounds,
+        "vests_round": past.round + vests_after(parameters),
         "standing": Standing(row.standing).name.lower(),
         "tolerance": spec.tolerance_nano / NANO,
         "voices": [
@@ -184,7 +185,7 @@ def _pay_text(task: Task, past: Past, row: Row, parameters: Parameters) -> str:
     if task.phase == Phase.DONE:
         due = f"at height {task.rested_height + parameters.settle_heights}"
     else:
-        due = f"with round {past.round + parameters.vest_rounds}, now is {task.round}"
+        due = f"with round {past.round + vests_after(parameters)}, now is {task.round}"
     return f"{row.pay_micro} micro-units are owed, and vest {due}"
 
 

@@ -285,7 +285,7 @@ def _prepare(tree: dict[str, Any], home: Path) -> Prepared:
         deadline_ticks_min=_ticks(training, "deadline_seconds_min", 1),
         deadline_ticks_max=_ticks(training, "deadline_seconds_max", 60),
         evaluate_every=training.integer("evaluate_every", 0, 2**32 - 1, 10),
-        tolerance_nano=training.integer("tolerance_nano", 0, 2**32 - 1, 400),
+        tolerance_nano=training.integer("tolerance_nano", 0, 2**32 - 1, 100),
     )
     if spec.deadline_ticks_min > spec.deadline_ticks_max:
         training.wrong("deadline_seconds_min", "is above deadline_seconds_max")

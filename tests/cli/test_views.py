@@ -190,11 +190,16 @@ def test_a_name_that_two_tasks_have_is_asked_about(potd: Command, home: Path) ->
 
 
 def test_a_balance_is_in_whole_units(potd: Command, home: Path) -> None:
-    answer = {"ok": True, "account": "aa" * 32, "balance_micro": 12_250_000, "earned_micro": 0}
+    answer = {
+        "ok": True,
+        "account": "aa" * 32,
+        "balance_micro": 12_250_000,
+        "earned_micro": 0,
+        "bonds_micro": 1_500_000,
+    }
     with daemon(home, {"balance": [answer]}) as asked:
-        assert (
-            potd("balance", "AA" * 32, "--home", home).output == f"account  {'aa' * 32}\nbalance  12.25\nearned   0\n"
-        )
+        lines = potd("balance", "AA" * 32, "--home", home).output.splitlines()
+    assert lines == [f"account   {'aa' * 32}", "balance   12.25", "earned    0", "in bonds  1.5"]
     assert asked == [{"command": "balance", "account": "aa" * 32, "patience_s": 9.0}]
 
 

@@ -72,6 +72,7 @@ def test_an_escrow_must_pay_one_round_and_be_there() -> None:
             {"deadline_ticks_min": 300},
             "a deadline of at least 300 and at most 200 ticks",
         ),
+        ({"tolerance_nano": 99}, "a tolerance of 99, at least 100 or 0 for no audits"),
         ({"miners_min": 5000}, "at least 5000 miners, of at most 4096"),
     ],
 )
