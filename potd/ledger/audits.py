@@ -129,7 +129,7 @@ def _audited(work: Working, operation: Promise | Verdict | Ruling) -> tuple[Task
     if past is None:
         return f"nothing of round {operation.round} of task {short(task.id)} can be judged"
     spec = work.spec(task.id)
-    if not rewards.is_audited(task, spec):
+    if not rewards.is_audited(spec):
         return f"nobody audits task {short(task.id)}"
     return task, spec, past, audit_phase(task, past, work.height, work.parameters)
 

@@ -32,9 +32,9 @@ from potd.wire.rounds import Commitment, Contribution, Outcome
 from potd.wire.tasks import TaskSpec
 
 
-def is_audited(task: Task, spec: TaskSpec) -> bool:
+def is_audited(spec: TaskSpec) -> bool:
     """Whether there is a measure by which contributions to a task can be judged."""
-    return spec.tolerance_nano > 0 and task.norm > 0
+    return spec.tolerance_nano > 0
 
 
 def recorded(
@@ -78,7 +78,7 @@ def recorded(
                 voices=(),
             )
         )
-    pot = shares * work.parameters.audit_pay_ppm // PPM if is_audited(task, spec) else 0
+    pot = shares * work.parameters.audit_pay_ppm // PPM if is_audited(spec) else 0
     _shared(work, shares - pot, released)
     work.put(window_key(task.id, task.window.begins), task.window)
     work.put(

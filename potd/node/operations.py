@@ -168,6 +168,9 @@ class Operations:
         for task in desks.to_enrol(wanted, tick, self._tried):
             if task in asked or signed:  # one at a time: the next one's nonce follows from it
                 continue
+            if self._account in ledger.parting(task).slashed:
+                self.trouble = f"slashed in task {short(task)}, for good; see `potd why`"
+                continue
             self._tried[task] = Tried(tick, self._tried.get(task, Tried(0, 0)).times + 1)
             operation = self._signer.sign(Enrol(self._account, self.next_nonce(ledger), task, units))
             before, self.trouble = self.trouble, why_not(ledger, operation)

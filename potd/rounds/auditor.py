@@ -150,7 +150,7 @@ class Auditor:
 
     def _can_measure(self) -> bool:
         """Whether the task says how far a replay may be off, in a unit that is known."""
-        return self._view is not None and self._view.spec.tolerance_nano > 0 and self._audited.norm > 0
+        return self._view is not None and self._view.spec.tolerance_nano > 0
 
     def on_opened(self, opened: Opened) -> list[Effect]:
         self._opened = opened

@@ -29,7 +29,7 @@ from potd.arithmetic.quantise import Blocks, decode_payload, encode_payload, pay
 from potd.trainer.data import Cache, Samples, decode_shard, gather
 from potd.trainer.device import RIG_CLASS, description, make_exact, open_device
 from potd.trainer.layout import Floats, classes, features, parameters, weights_from_bytes
-from potd.trainer.replay import FAR_NANO, nearest, neighbours
+from potd.trainer.replay import FAR_NANO, nearest, neighbours, unit_of
 from potd.trainer.step import evaluate, gradient
 from potd.trainer.weights import self_test
 from potd.wire.blobs import read_blob, write_blob
@@ -86,8 +86,6 @@ class Trainer:
         return Evaluated(job.job, score.correct, score.samples, score.loss_micro, _since(began))
 
     def _replay(self, job: Replay, began: float) -> Replayed:
-        if job.norm == 0:
-            raise ValueError("a norm of 0: there is no unit for the distance")
         spec = job.spec.model
         try:
             payload = self._payload(job)
@@ -96,7 +94,7 @@ class Trainer:
         batch = gather((self._shard(spec, ref) for ref in job.shards), job.samples)
         weights = self._model(spec, job.model)
         replays = (gradient(spec, near, batch, self._device).vector for near in neighbours(weights))
-        found, exponents = nearest(payload, replays, job.norm, job.spec.tolerance_nano)
+        found, exponents = nearest(payload, replays, unit_of(payload, job.norm), job.spec.tolerance_nano)
         return Replayed(job.job, found, exponents, _since(began))
 
     def _payload(self, job: Replay) -> Blocks:

@@ -21,6 +21,7 @@ from math import isqrt
 import numpy as np
 import numpy.typing as npt
 
+from potd.arithmetic.distances import norm_squared
 from potd.arithmetic.quantise import Blocks, Floats, Grid, Slice
 
 FINER_BITS = 16  # by how many bits the grid of comparison is finer than a block's own
@@ -29,11 +30,22 @@ NANO = 1_000_000_000
 NEIGHBOURS = 16  # one side of a jump is missing from all of them once in 65,536 times
 NUDGE = np.float32(2.0**-22)  # relative to each weight: more than kernels differ by, and far below the tolerance
 
+OWN_BITS = 12  # a payload's unit is at most so many times doubled its own norm: late in training it is 50 times that
+
 _HALF_STEP = 1 << (FINER_BITS - 1)
 _VALUE_MAX = 2**45  # 2^29 steps of the block, more than any grid holds: what is replayed as greater counts as this
 _LIMB_BITS = 23  # an excess has two limbs; 2^16 products of them, the most that a block has, fit int64
 
 _Integers = npt.NDArray[np.int64]
+
+
+def unit_of(payload: Blocks, norm: int) -> int:
+    """What a payload's distances are measured in: the task's norm, 0 if it has none, but no more than 4,096 times the
+    payload's own, and at least one step of its grid.
+
+    Whoever is first in a task can make its norm as great as it likes; nobody can hide behind that so."""
+    own = isqrt(norm_squared(payload)) << OWN_BITS
+    return max(1, min(norm, own) if norm else own)
 
 
 def nearest(payload: Blocks, replays: Iterable[Floats], norm: int, tolerance_nano: int) -> tuple[int, int]:

@@ -7,9 +7,11 @@ before it tells, and everybody can check it afterwards.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from typing import Annotated
 
 from potd.wire.codec import U8, U63, Size, encode, message
@@ -125,11 +127,12 @@ def tip_of(secret: Digest) -> Digest:
 # The lottery
 
 
+@lru_cache(256)
 def lot_ppm(audit_ppm: int, validators: int) -> int:
-    """With what chance each validator draws a contribution, in millionths, so that the honest alone, of whom there are
-    n - f, reach `audit_ppm` together."""
+    """With what chance each validator draws a contribution, in millionths: the least with which one of the honest at
+    least, of whom there are n - f, draws it with `audit_ppm`."""
     honest = validators - (validators - 1) // 3
-    return min(PPM, -(-audit_ppm // honest))
+    return bisect_left(range(PPM), -(PPM - audit_ppm) * PPM ** (honest - 1), key=lambda one: -((PPM - one) ** honest))
 
 
 def is_drawn(link: Digest, seed: Digest, miner: AccountId, ppm: int) -> bool:

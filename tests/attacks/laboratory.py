@@ -30,7 +30,7 @@ from potd.trainer.__main__ import Trainer
 from potd.trainer.data import Samples, decode_shard, gather
 from potd.trainer.device import make_exact
 from potd.trainer.layout import Floats, weights_from_bytes
-from potd.trainer.replay import distance, nearest, neighbours
+from potd.trainer.replay import distance, nearest, neighbours, unit_of
 from potd.trainer.step import evaluate, gradient
 from potd.trainer.task import Prepared
 from potd.wire.audits import Status
@@ -258,10 +258,11 @@ class Laboratory(World):
         near = neighbours(self._weights(made.job.model))
         replays = (gradient(spec.model, weights, batch, CPU, torch.float64).vector for weights in near)
         first = next(replays)
-        found = distance(payload, first, self.norm, spec.tolerance_nano)
+        unit = unit_of(payload, self.norm)
+        found = distance(payload, first, unit, spec.tolerance_nano)
         if found[0] > HOPELESS * spec.tolerance_nano:  # no neighbour is so far away
             return found
-        return nearest(payload, chain([first], replays), self.norm, spec.tolerance_nano)
+        return nearest(payload, chain([first], replays), unit, spec.tolerance_nano)
 
     # Where the lies are made
 

@@ -14,7 +14,7 @@ from potd.arithmetic.distances import norm_squared
 from potd.arithmetic.quantise import Blocks, Floats, Grid, encode, from_bytes, to_bytes, to_floats
 from potd.trainer.data import Samples, gather
 from potd.trainer.layout import model_spec
-from potd.trainer.replay import FAR_NANO, NEIGHBOURS, _exponents, distance, nearest, neighbours
+from potd.trainer.replay import FAR_NANO, NEIGHBOURS, _exponents, distance, nearest, neighbours, unit_of
 from potd.trainer.step import gradient
 from potd.trainer.weights import initial_weights
 
@@ -238,3 +238,21 @@ def test_a_rig_on_the_other_side_of_a_jump_is_explained_by_a_neighbour_and_a_che
     assert distance(payload, below, norm, TOLERANCE)[0] > 10**8
     assert nearest(payload, near, norm, TOLERANCE) <= (TOLERANCE, 0)
     assert nearest(encode(above * np.float32(0.99), grid), near, norm, TOLERANCE)[0] > 1000 * TOLERANCE
+
+
+def test_whoever_makes_the_tasks_norm_great_does_not_hide_behind_it() -> None:
+    honest = encode(drawn(1, 1003), GRID)
+    own = isqrt(norm_squared(honest))
+    assert unit_of(honest, own) == own
+    assert unit_of(honest, 50 * own) == 50 * own, "as late in training"
+    assert unit_of(honest, 10**6 * own) == own << 12
+    cheat = encode(drawn(1, 1003) * np.float32(15 / 16), GRID)
+    assert distance(cheat, drawn(1, 1003), unit_of(cheat, 10**6 * own), TOLERANCE)[0] > TOLERANCE
+
+
+def test_nothing_sent_is_far_from_something_whatever_the_tasks_norm() -> None:
+    nothing = encode(np.zeros(1003, np.float32), GRID)
+    for norm in (0, 1, NORM):
+        assert unit_of(nothing, norm) == 1
+        assert distance(nothing, drawn(1, 1003), 1, TOLERANCE)[0] > 10**9
+        assert distance(nothing, np.zeros(1003, np.float32), 1, TOLERANCE) == (0, 0)

@@ -156,7 +156,6 @@ def test_what_cannot_be_compared_is_said_and_no_verdict(
 ) -> None:
     good = replay(worker, blobs, train(spec, manifest))
     cases = [
-        (replace(good, norm=0), "a norm of 0: there is no unit for the distance"),
         (replace(good, payload=BlobRef(bytes(range(32)), 100)), "is not here"),
         (replace(good, samples=(3 * 96,)), "of 288"),
         (replace(good, spec=replace(spec, rig_class="bf16")), "the task wants rigs of class 'bf16'"),
