@@ -35,7 +35,7 @@ def test_names_are_one_each() -> None:
     ("name", "seed"),
     [
         ("forged-proof-believed", 5),
-        ("quorum-of-n-thirds", 15),
+        ("quorum-of-n-thirds", 0),
         ("certificate-on-f-plus-one", 8),
         ("recollection-skipped", 27),
         ("view-timer-without-a-quorum", 1),
