@@ -35,10 +35,11 @@ class Agenda:
 
     What a height or a tick costs goes with what it touches, not with all that waits."""
 
-    def __init__(self) -> None:
+    def __init__(self, again_ticks: int = AGAIN_TICKS) -> None:
+        self._again_ticks = again_ticks
         self.operations: dict[Digest, Waiting] = {}
         self._of: dict[AccountId, dict[int, Digest]] = {}  # the operations of an account, by nonce
-        self._again: dict[int, dict[Digest, None]] = {}  # by the tick since which they wait, modulo AGAIN_TICKS
+        self._again: dict[int, dict[Digest, None]] = {}  # by the tick since which they wait, modulo `again_ticks`
         self._ready: set[AccountId] = set()  # of which something may be in turn that is not given out
         self._records: dict[tuple[str, bytes, int], tuple[Digest, int, Seal | Update | Evaluation]] = {}
         self._in_flight: set[Digest] = set()
@@ -69,7 +70,7 @@ class Agenda:
         self._bytes += length
         self.operations[name] = Waiting(message, tick, ours, length)
         self._of.setdefault(account, {})[nonce] = name
-        self._again.setdefault(tick % AGAIN_TICKS, {})[name] = None
+        self._again.setdefault(tick % self._again_ticks, {})[name] = None
         self._ready.add(account)
         return ""
 
@@ -108,8 +109,8 @@ class Agenda:
         return {one.task for one in bodies if isinstance(one, Enrol)}
 
     def to_say_again(self, tick: int) -> list[tuple[Digest, Waiting]]:
-        """Those that have waited AGAIN_TICKS by the end of this tick, or a multiple of it."""
-        return [(name, self.operations[name]) for name in sorted(self._again.get((tick + 1) % AGAIN_TICKS, ()))]
+        """Those that have waited `again_ticks` by the end of this tick, or a multiple of it."""
+        return [(name, self.operations[name]) for name in sorted(self._again.get((tick + 1) % self._again_ticks, ()))]
 
     def moved(self, account: AccountId) -> None:
         """The ledger has changed the account: another operation of it may be in turn."""
@@ -187,7 +188,7 @@ class Agenda:
             return
         self._bytes -= waiting.length
         account = waiting.message.body.account
-        del self._again[waiting.since % AGAIN_TICKS][name]
+        del self._again[waiting.since % self._again_ticks][name]
         del self._of[account][waiting.message.body.nonce]
         if not self._of[account]:
             del self._of[account]

@@ -29,7 +29,7 @@ from potd.ledger.entries import Task, task_about
 from potd.ledger.state import Ledger, genesis_ledger
 from potd.node import events as out
 from potd.node.accuser import Accuser
-from potd.node.agenda import Agenda, operation_key
+from potd.node.agenda import AGAIN_TICKS, Agenda, operation_key
 from potd.node.audits import audited_of
 from potd.node.court import Court
 from potd.node.eras import ERA_NOTE, era_of, key_of, watch_of
@@ -169,7 +169,8 @@ class Node:
         )
         if self.replica is not None and self.replica.silent:
             self._desks.hush()
-        self._agenda = Agenda()
+        # What only others have heard must reach the primary while they have patience with it.
+        self._agenda = Agenda(min(AGAIN_TICKS, self.parameters.patience_ticks // 2))
         self._follower = Follower(GRACE_TICKS if self.replica is not None else 0)
         self._taking = Taking()
         self._shelf = Shelf(restored.notes)
