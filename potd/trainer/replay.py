@@ -30,7 +30,7 @@ NANO = 1_000_000_000
 NEIGHBOURS = 16  # one side of a jump is missing from all of them once in 65,536 times
 NUDGE = np.float32(2.0**-22)  # relative to each weight: more than kernels differ by, and far below the tolerance
 
-OWN_BITS = 12  # a payload's unit is at most so many times doubled its own norm: late in training it is 50 times that
+OWN_BITS = 20  # a vanishing gradient of a small batch is honestly off by as much as itself: the unit must stay above
 
 _HALF_STEP = 1 << (FINER_BITS - 1)
 _VALUE_MAX = 2**45  # 2^29 steps of the block, more than any grid holds: what is replayed as greater counts as this
@@ -40,10 +40,11 @@ _Integers = npt.NDArray[np.int64]
 
 
 def unit_of(payload: Blocks, norm: int) -> int:
-    """What a payload's distances are measured in: the task's norm, 0 if it has none, but no more than 4,096 times the
-    payload's own, and at least one step of its grid.
+    """What a payload's distances are measured in: the task's norm, 0 if it has none, but no more than a
+    million times (2^20) the payload's own, and at least one step of its grid.
 
-    Whoever is first in a task can make its norm as great as it likes; nobody can hide behind that so."""
+    Whoever is first in a task can make its norm as great as it likes. So it hides behind that no more than a tenth of
+    a gradient's length, at a tolerance of 100."""
     own = isqrt(norm_squared(payload)) << OWN_BITS
     return max(1, min(norm, own) if norm else own)
 
