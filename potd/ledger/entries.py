@@ -254,9 +254,8 @@ class Task:
     next_window: Window
     seal: Digest  # record digest of the seal while revealing, else NOTHING
     sealed: Annotated[tuple[Signed, ...], Size(0, MINERS_MAX)]  # Commitment, by miner, while revealing
-    probation: Annotated[
-        bytes, Size(0, MINERS_MAX // 8)
-    ]  # positions in `sealed` of miners on probation then; empty if none were
+    # Positions in `sealed` of the miners that were on probation then; empty if none were.
+    probation: Annotated[bytes, Size(0, MINERS_MAX // 8)]
     measured: Annotated[tuple[Measured, ...], Size(0, 1)]  # the newest agreed evaluation
     loss_micro: I64  # lower median of what the miners counted last said
     norm: U63  # lower median of the norms that the first counted round had; 0 before: the unit of distances

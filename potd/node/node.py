@@ -150,9 +150,8 @@ class Node:
         self._by_blocks = True  # whether the newest height was taken from others, or none was executed yet
         silent_until = int.from_bytes(restored.notes.get(SILENT_NOTE, b""), "big")
         self.replica = self._new_replica(restored.records, self._boot, silent_until)
-        self._owed: int | None = (
-            None  # the height that the primary owes, on the way to the end of an era or to where a task settles
-        )
+        # The height that the primary owes, on the way to the end of an era or to where a task settles.
+        self._owed: int | None = None
         self._held: set[BlobRef] = set(restored.held)
         roles = Roles(
             signer,

@@ -94,9 +94,7 @@ class Auditor:
         self._opened: Opened | None = None
         self._audited = UNAUDITED
         self._cases: dict[int, Case] = {}  # by round
-        self._job: tuple[int, int, AccountId] | None = (
-            None  # the replay under way: its number, and whose of which round
-        )
+        self._job: tuple[int, int, AccountId] | None = None  # the replay under way: number, round, miner
         self._ticks = 0
         self._retry_at = 0
         self._asked: dict[tuple[type, int, AccountId], int] = {}  # when something was asked last
