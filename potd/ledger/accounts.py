@@ -184,27 +184,27 @@ def _at_stake(work: Working, operation: Accuse) -> bool:
     return _miner(work, word, operation.evidence) is not None
 
 
-def _miner(work: Working, word: Commitment, evidence: Sequence[Signed]) -> Task | None:
+def _miner(work: Working, word: Commitment, words: Sequence[Signed]) -> Task | None:
     """The task of a miner that answers for what this key has committed to, if there is anything to take from it.
 
     It may have another key by now: what was sealed of it tells whose this one was."""
-    task, account, key = work.task(word.task), work.account(word.miner), evidence[0].key
+    task, account, key = work.task(word.task), work.account(word.miner), words[0].key
     if task is None or account is None:
         return None
     miner = task.miner(word.miner)
     known = (account.node_key, miner.key if miner is not None else account.node_key)
-    if key not in known and not _was_sealed(work, task, word, evidence):
+    if key not in known and not _was_sealed(work, task, word, words):
         return None
     return task if bonds.at_stake(work, task, word.miner) else None
 
 
-def _was_sealed(work: Working, task: Task, word: Commitment, evidence: Sequence[Signed]) -> bool:
+def _was_sealed(work: Working, task: Task, word: Commitment, words: Sequence[Signed]) -> bool:
     """Whether a round took one of these for the word of its miner."""
     if word.round == task.round:
-        return any(one in task.sealed for one in evidence)
+        return any(one in task.sealed for one in words)
     past = work.past(task.id, word.round)
     at = bonds.row_of(past, word.miner) if past is not None else None
-    return past is not None and at is not None and past.rows[at].commitment in map(record_digest, evidence)
+    return past is not None and at is not None and past.rows[at].commitment in map(record_digest, words)
 
 
 def _guilt(work: Working, operation: Accuse) -> evidence.Guilt | str:

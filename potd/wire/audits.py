@@ -114,16 +114,6 @@ def hashed(link: Digest, times: int) -> Digest:
     return link
 
 
-def link_of(secret: Digest, begins: int, number: int) -> Digest:
-    """The link of a round in the chain that ends in `secret`."""
-    assert begins <= number < begins + CHAIN_ROUNDS, "a round beyond the chain"
-    return hashed(secret, begins + CHAIN_ROUNDS - 1 - number)
-
-
-def tip_of(secret: Digest) -> Digest:
-    return hashed(secret, CHAIN_ROUNDS)
-
-
 # The lottery
 
 

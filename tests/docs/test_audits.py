@@ -9,6 +9,7 @@ import pytest
 
 from potd.ledger.clock import AuditPhase, audit_phase
 from potd.ledger.entries import Past, Phase, Task
+from potd.rounds.chains import _chain
 from potd.wire import audits
 from potd.wire.audits import CHAIN_ROUNDS, Finding
 from potd.wire.genesis import Parameters
@@ -27,8 +28,8 @@ def linked(secret: bytes, times: int) -> bytes:
 
 def test_a_link_is_its_secret_hashed_as_often_as_rounds_are_left() -> None:
     for number in (7, 8, 500, 7 + CHAIN_ROUNDS - 1):
-        assert audits.link_of(SECRET, 7, number) == linked(SECRET, 7 + 1023 - number)
-    assert audits.tip_of(SECRET) == linked(SECRET, 1024) == digest("link", audits.link_of(SECRET, 7, 7))
+        assert _chain(SECRET)[number - 7 + 1] == linked(SECRET, 7 + 1023 - number)
+    assert _chain(SECRET)[0] == linked(SECRET, 1024) == digest("link", _chain(SECRET)[1])
 
 
 @pytest.mark.parametrize("validators", [1, 2, 4, 7, 31])

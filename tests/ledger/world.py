@@ -16,9 +16,7 @@ from potd.wire.audits import (
     Status,
     Verdict,
     drawn,
-    link_of,
     promised,
-    tip_of,
 )
 from potd.wire.blocks import Batch, Record
 from potd.wire.codec import encode
@@ -41,6 +39,7 @@ from potd.wire.operations import (
 from potd.wire.rounds import Commitment, Contribution, Evaluation, Measured, Named, Outcome, Report, Seal, Step, Update
 from potd.wire.rules import MEAN
 from potd.wire.tasks import EncodingSpec, ModelSpec, OptimiserSpec, TaskSpec, payload_bytes
+from tests.wire.chains import link_of, tip_of
 
 VALIDATORS = 4
 PEOPLE = 8  # the first four are the validators

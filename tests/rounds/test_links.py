@@ -9,7 +9,7 @@ import pytest
 from potd.rounds.chains import Chained, Chains
 from potd.rounds.events import Effect, Share, Tip, View
 from potd.rounds.validator import LINK_TICKS, SAY_AGAIN_TICKS, Validator
-from potd.wire.audits import CHAIN_ROUNDS, link_of, tip_of
+from potd.wire.audits import CHAIN_ROUNDS
 from potd.wire.codec import Malformed
 from potd.wire.envelope import Verified, verify
 from potd.wire.ids import Digest, digest
@@ -30,6 +30,7 @@ from tests.rounds.bench import (
     update_report,
     why_not,
 )
+from tests.wire.chains import link_of, tip_of
 
 ALL = [commitment(index) for index in range(4)]
 PAYLOADS = tuple(one.body.payload for one in ALL)
